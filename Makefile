@@ -1,0 +1,59 @@
+# Everything a contributor or CI runs. Needs Python 3.11 and make; the rest is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check lint types imports spelling bench test-cluster lock clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(STAMP): pyproject.toml requirements-dev.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(STAMP) ## Run one job on the embedded sandbox and prove that nothing is left
+	$(BIN)/pyvatti demo $(if $(SCENARIO),--scenario $(SCENARIO))
+
+test: $(STAMP) check ## Lint, types, import rules, then the whole test suite
+	$(BIN)/pytest
+
+check: lint types imports spelling ## Everything but the tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports --no-cache
+
+spelling: $(STAMP)
+	$(BIN)/codespell --skip './.venv,./.git,*.lock,*.json,*.yml' .
+
+bench: $(STAMP) ## Print the table of ratios; on a real API server with PYVATTI_TEST_KUBECONFIG
+	$(BIN)/python -m bench
+
+test-cluster: $(STAMP) ## Conformance and stories on the cluster of PYVATTI_TEST_KUBECONFIG
+	@test -n "$$PYVATTI_TEST_KUBECONFIG$$USE_EXISTING_CLUSTER$$KUBEBUILDER_ASSETS" || \
+	  { echo 'set PYVATTI_TEST_KUBECONFIG to the kubeconfig of a cluster' >&2; exit 2; }
+	$(BIN)/pytest -m cluster --timeout 900
+
+lock: ## Pin every dependency by hash (needs uv)
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	  --python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	  --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) .make build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \
+	  .import_linter_cache sandbox.kubeconfig
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

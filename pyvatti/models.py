@@ -1,0 +1,274 @@
+"""Frozen values two or more rooms speak about: states, verdicts, events, pods, runs, reports.
+
+No I/O, no clock, no wire formats of other systems (those stay at their doors).
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Manifest: TypeAlias = dict[str, Any]
+"""A Kubernetes object as raw JSON."""
+
+
+class State(StrEnum):
+    """The life of a job, in the predecessor's words. Terminal states never change."""
+
+    REQUESTED = "Requested"
+    CREATED = "Created"
+    DEPLOYED = "Deployed"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing but clean-up follows."""
+        return self in (State.SUCCEEDED, State.FAILED)
+
+
+class Witness(StrEnum):
+    """Who said something about a job."""
+
+    KUBERNETES = "kubernetes"
+    SEQERA = "seqera"
+    STORAGE = "storage"
+    CLOCK = "clock"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What one witness said, and when (UTC)."""
+
+    witness: Witness
+    said: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judged state of a job with its reason.
+
+    `reason` is CamelCase for machines, `message` a sentence and `next_step` an advice for people.
+    `exit_code` is the real exit code, any integer; `trace_name` and `trace_exit` are what the
+    backend is told of a failure (`trace_exit` always 0..127).
+    """
+
+    state: State
+    reason: str
+    message: str
+    next_step: str = ""
+    exit_code: int | None = None
+    trace_name: str | None = None
+    trace_exit: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Event(StrEnum):
+    """What the backend can be told (`event` of its status route)."""
+
+    DEPLOYED = "deployed"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Delivery(StrEnum):
+    """Where an event of the outbox stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DROPPED = "dropped"  # overtaken by a terminal event
+    DEAD = "dead"  # the backend will never take it
+    UNDELIVERED = "undelivered"  # given up after NOTIFY_GIVE_UP_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One event of a job's outbox. `sequence` counts from 1 within the job."""
+
+    sequence: int
+    event: Event
+    at: datetime
+    trace_name: str | None = None
+    trace_exit: int | None = None
+    delivery: Delivery = Delivery.PENDING
+    settled_at: datetime | None = None
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEnd:
+    """How a container ended. `message` is its termination message or last log lines."""
+
+    name: str
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """What matters of a driver pod.
+
+    `init_end` and `main_end` are None while that container has not ended; `waiting` is
+    (container, reason, message) of the first container that waits with a reason.
+    `disruption` is the reason of a true DisruptionTarget condition.
+    """
+
+    name: str
+    uid: str
+    job_uid: str
+    phase: str
+    reason: str = ""
+    message: str = ""
+    deleting: bool = False
+    created_at: datetime | None = None
+    init_end: ContainerEnd | None = None
+    main_end: ContainerEnd | None = None
+    init_running: bool = False
+    main_running: bool = False
+    main_started_at: datetime | None = None
+    waiting: tuple[str, str, str] | None = None
+    unschedulable: str = ""
+    disruption: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process of it may still run and write."""
+        return self.phase not in ("Succeeded", "Failed")
+
+
+class RunStatus(StrEnum):
+    """Seqera's status of a run; any value we do not know is OTHER."""
+
+    SUBMITTED = "SUBMITTED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The newest Seqera row of one run name. `exit_status` is the failing task's exit code."""
+
+    name: str
+    status: RunStatus
+    submitted_at: datetime | None
+    seen_at: datetime
+    workflow_id: str | None = None
+    exit_status: int | None = None
+    error_message: str = ""
+    error_report: str = ""
+    raw_status: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterEvent:
+    """A Kubernetes Event that speaks about a job or its pod."""
+
+    reason: str
+    note: str
+    warning: bool
+    at: datetime | None
+    about: str  # kind of the object: "Job" or "Pod"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What was removed of one resource, for the record.
+
+    `objects` and `bytes` are None where they were not counted here (already gone).
+    `proven_absent_at` is the time a second look found nothing.
+    """
+
+    resource: str
+    removed_at: datetime
+    objects: int | None = None
+    bytes: int | None = None
+    proven_absent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a job waits for: `slot`, `bucket limiter`, `image`, `quota`, ..., and a sentence."""
+
+    on: str
+    message: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """The names of everything one job makes, stored on the Job when it is accepted."""
+
+    job_id: str  # as on the wire: INTP00000000513
+    base: str  # lower case, name of Job and Secret
+    run_name: str  # in Nextflow and Seqera: {namespace}-{base}
+    work_bucket: str
+    results_bucket: str
+
+    @property
+    def transfer_secret(self) -> str:
+        """Name of the Secret that only the transfer may read."""
+        return f"{self.base}-transfer"
+
+    @property
+    def record(self) -> str:
+        """Name of the ConfigMap that survives the job."""
+        return f"{self.base}-record"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A Job object, read: our annotations and labels as values (see `pyvatti.jobs.read_job`)."""
+
+    names: Names
+    uid: str
+    resource_version: str
+    state: State
+    accepted_at: datetime
+    request_hash: str
+    suspended: bool
+    started: bool  # the Job controller has set status.startTime
+    deleting_since: datetime | None
+    finalizers: tuple[str, ...]
+    ended: str | None  # "Complete" or "Failed": type of the true terminal condition
+    ended_reason: str = ""
+    ended_message: str = ""
+    ended_at: datetime | None = None
+    transitions: dict[State, datetime] = field(default_factory=dict)
+    outbox: tuple[Notice, ...] = ()
+    verdict: Verdict | None = None
+    witness: Pod | None = None  # how its pod ended, copied before the pod vanishes
+    queue_name: str = ""
+    withdrawn: bool = False  # its accept failed before anybody was promised anything
+    label: str = ""  # the state label as it stands, for anybody may edit it
+
+    @property
+    def pending(self) -> tuple[Notice, ...]:
+        """Events the backend has not been told yet, in order."""
+        return tuple(notice for notice in self.outbox if notice.delivery is Delivery.PENDING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is kept of a finished job: no request, no personal data."""
+
+    job_id: str
+    uid: str
+    state: State
+    accepted_at: datetime
+    finished_at: datetime
+    removed_at: datetime
+    run_name: str
+    results_bucket: str | None = None
+    request_hash: str = ""
+    transitions: dict[State, datetime] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    outbox: tuple[Notice, ...] = ()
+    removals: tuple[Removal, ...] = ()

@@ -1,0 +1,146 @@
+"""Set-up of logs and metrics. No other room configures either.
+
+Every log line is an event with keys; `job` is bound for everything done about one job.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from pyvatti.settings import Settings
+
+STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+
+
+class Metrics:
+    """Everything `/metrics` shows, in one registry. Durations are in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.jobs = Gauge(
+            "pyvatti_jobs", "Live jobs by state", ["state"], registry=self.registry
+        )
+        self.waiting = Gauge(
+            "pyvatti_jobs_waiting",
+            "Live jobs by what they wait for",
+            ["on"],
+            registry=self.registry,
+        )
+        self.accepted = Counter(
+            "pyvatti_launches", "Answers to POST /launch", ["answer"], registry=self.registry
+        )
+        self.finished = Counter(
+            "pyvatti_jobs_finished",
+            "Jobs that entered a terminal state",
+            ["state", "reason"],
+            registry=self.registry,
+        )
+        self.steps = Histogram(
+            "pyvatti_step_seconds",
+            "Duration of each step of the lifecycle",
+            ["step"],
+            buckets=STEP_SECONDS,
+            registry=self.registry,
+        )
+        self.step_errors = Counter(
+            "pyvatti_step_errors",
+            "Steps that failed and are tried again",
+            ["step", "error"],
+            registry=self.registry,
+        )
+        self.neighbour_errors = Counter(
+            "pyvatti_neighbour_errors",
+            "Calls to a neighbour that failed",
+            ["neighbour", "error"],
+            registry=self.registry,
+        )
+        self.notices = Counter(
+            "pyvatti_notices",
+            "Events of the outbox by how their delivery ended",
+            ["event", "delivery"],
+            registry=self.registry,
+        )
+        self.outbox = Gauge(
+            "pyvatti_outbox_depth", "Events not delivered yet", registry=self.registry
+        )
+        self.leader = Gauge(
+            "pyvatti_leader", "1 while this replica acts", registry=self.registry
+        )
+        self.oldest_undeleted = Gauge(
+            "pyvatti_oldest_undeleted_seconds",
+            "Age of the oldest finished job whose data is not yet proven deleted",
+            registry=self.registry,
+        )
+        self.fresh = Gauge(
+            "pyvatti_informers_fresh",
+            "1 while the watches of the Kubernetes API are heard",
+            registry=self.registry,
+        )
+        self.swept = Counter(
+            "pyvatti_swept", "Leftovers the sweeper removed", ["kind"], registry=self.registry
+        )
+        self.passes = Counter(
+            "pyvatti_passes", "Passes made over single jobs", registry=self.registry
+        )
+
+    def page(self) -> tuple[bytes, str]:
+        """Give the exposition text and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+metrics = Metrics()
+
+
+def _drop_color_message(
+    _logger: Any, _name: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Drop uvicorn's second, coloured copy of its message."""
+    event.pop("color_message", None)
+    return event
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send all logs, those of libraries too, to standard error in one format."""
+    as_json = settings.log_format == "json" or (
+        settings.log_format == "auto" and not sys.stderr.isatty()
+    )
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _drop_color_message,
+    ]
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    )
+    last: list[structlog.types.Processor] = (
+        [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [output]
+    root.setLevel(settings.log_level.upper())
+    for noisy in ("httpx", "httpcore", "google", "urllib3", "kubernetes_asyncio", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers[:] = []
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
