@@ -1,0 +1,221 @@
+"""What Job and Pod objects say, however they were edited."""
+
+import json
+from typing import Any
+
+import pytest
+from builders import NAMES, T0, UID, at, ended, job, running
+
+from pyvatti import labels
+from pyvatti.jobs import (
+    finalizer_patch,
+    names_for,
+    read_job,
+    read_pod,
+    release_patch,
+    run_name,
+    settle_patch,
+    transition_patch,
+    witness_patch,
+)
+from pyvatti.models import Delivery, Event, Notice, State, Verdict
+
+VERDICT = Verdict(state=State.FAILED, reason="TimedOut", message="m", trace_name="m", trace_exit=1)
+
+
+def raw_job(**changes: Any) -> dict[str, Any]:
+    metadata = {
+        "name": NAMES.base,
+        "namespace": "intervene-dev",
+        "uid": UID,
+        "resourceVersion": "10",
+        "creationTimestamp": "2026-11-23T12:00:00Z",
+        "labels": {labels.STATE: "Requested"},
+        "annotations": {},
+        "finalizers": [labels.FINALIZER],
+    }
+    return {"metadata": metadata | changes, "spec": {"suspend": True}, "status": {}}
+
+
+def patched(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Apply a merge patch of ours, as the API server would."""
+    metadata = raw["metadata"] | {
+        key: value for key, value in patch["metadata"].items() if not isinstance(value, dict)
+    }
+    for key in ("labels", "annotations"):
+        metadata[key] = raw["metadata"].get(key, {}) | patch["metadata"].get(key, {})
+    return {**raw, "metadata": metadata, "spec": raw["spec"] | patch.get("spec", {})}
+
+
+def test_a_transition_comes_back_as_it_was_written():
+    before = read_job(raw_job())
+    witness = running(main_end=ended(code=3, message="last words"))
+
+    after = read_job(patched(raw_job(), transition_patch(before, VERDICT, at(7), witness)))
+
+    assert after.state is State.FAILED
+    assert after.verdict == VERDICT
+    assert after.witness == witness
+    assert after.transitions == {State.REQUESTED: T0, State.FAILED: at(7)}
+    assert after.outbox == (
+        Notice(sequence=1, event=Event.FAILED, at=at(7), trace_name="m", trace_exit=1),
+    )
+
+
+def test_release_enters_created_and_unsuspends_in_one_patch():
+    patch = release_patch(read_job(raw_job()), at(5))
+
+    assert patch["spec"] == {"suspend": False}
+    assert patch["metadata"]["resourceVersion"] == "10"
+    assert read_job(patched(raw_job(), patch)).state is State.CREATED
+
+
+def test_every_patch_of_a_state_carries_the_version_and_the_uid_that_were_read():
+    current = job(outbox=(Notice(sequence=1, event=Event.DEPLOYED, at=T0),))
+
+    for patch in (
+        transition_patch(current, VERDICT, T0, None),
+        witness_patch(current, running()),
+        settle_patch(current, current.outbox[0]),
+    ):
+        assert patch["metadata"]["resourceVersion"] == "10"
+        assert patch["metadata"]["uid"] == UID
+
+
+def test_only_the_settled_event_changes():
+    outbox = tuple(Notice(sequence=n, event=Event.DEPLOYED, at=T0) for n in (1, 2))
+    settled = Notice(sequence=1, event=Event.DEPLOYED, at=T0, delivery=Delivery.DELIVERED)
+
+    patch = settle_patch(job(outbox=outbox), settled)
+
+    after = read_job(patched(raw_job(), patch))
+    assert after.outbox == (settled, outbox[1])
+
+
+def test_letting_go_keeps_the_finalizers_of_others():
+    held = job(finalizers=("other.example.org/x", labels.FINALIZER))
+
+    assert finalizer_patch(held)["metadata"]["finalizers"] == ["other.example.org/x"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "label", "state"),
+    [
+        pytest.param({}, "Requested", State.REQUESTED, id="new"),
+        pytest.param({}, "Succeeded", State.REQUESTED, id="a label never ends a job"),
+        pytest.param({}, "Created", State.CREATED, id="transitions lost: the label helps"),
+        pytest.param({labels.TRANSITIONS: "{broken"}, "Deployed", State.DEPLOYED, id="broken JSON"),
+        pytest.param(
+            {labels.TRANSITIONS: json.dumps({"Requested": "2026-11-23T12:00:00Z"})},
+            "Deployed",
+            State.REQUESTED,
+            id="transitions win over an edited label",
+        ),
+        pytest.param(
+            {labels.VERDICT: '{"state": "Failed", "reason": "r", "message": "m"}'},
+            "Created",
+            State.FAILED,
+            id="a terminal verdict stands",
+        ),
+        pytest.param({labels.OUTBOX: '[{"sequence": "x"}]'}, "nonsense", State.REQUESTED, id="junk"),
+    ],
+)
+def test_state_of_an_edited_job(annotations: dict[str, str], label: str, state: State):
+    raw = raw_job(annotations=annotations, labels={labels.STATE: label})
+
+    assert read_job(raw).state is state
+
+
+def test_names_are_derived_where_the_annotations_were_removed():
+    assert read_job(raw_job(annotations=None, labels=None)).names == NAMES
+
+
+def test_only_a_true_terminal_condition_ends_a_job():
+    raw = raw_job()
+    raw["status"]["conditions"] = [
+        {"type": "Suspended", "status": "False"},
+        {"type": "FailureTarget", "status": "True"},
+        {"type": "Failed", "status": "False"},
+    ]
+
+    assert read_job(raw).ended is None
+
+
+def test_a_terminal_condition_is_found_behind_others():
+    raw = raw_job()
+    raw["status"]["conditions"] = [
+        {"type": "Suspended", "status": "False"},
+        {
+            "type": "Failed",
+            "status": "True",
+            "reason": "DeadlineExceeded",
+            "lastTransitionTime": "2026-11-23T12:00:00Z",
+        },
+    ]
+
+    found = read_job(raw)
+
+    assert (found.ended, found.ended_reason, found.ended_at) == ("Failed", "DeadlineExceeded", T0)
+
+
+def test_a_container_is_found_by_name_beside_injected_ones():
+    raw = {
+        "metadata": {"name": "p", "uid": "u", "labels": {labels.CONTROLLER_UID: UID}},
+        "status": {
+            "phase": "Running",
+            "initContainerStatuses": [
+                {"name": "istio-init", "state": {"terminated": {"exitCode": 1}}},
+                {"name": "transfer", "state": {"terminated": {"exitCode": 0}}},
+            ],
+            "containerStatuses": [
+                {"name": "istio-proxy", "state": {"terminated": {"exitCode": 9}}},
+                {"name": "calculation", "state": {"running": {"startedAt": "2026-11-23T12:00:00Z"}}},
+            ],
+        },
+    }
+
+    pod = read_pod(raw)
+
+    assert pod.init_end is not None
+    assert pod.init_end.exit_code == 0
+    assert (pod.main_running, pod.main_end, pod.main_started_at) == (True, None, T0)
+
+
+def test_a_pod_without_any_status_is_pending():
+    pod = read_pod({"metadata": {"name": "p", "uid": "u"}, "status": None})
+
+    assert (pod.phase, pod.init_end, pod.main_end, pod.waiting) == ("Pending", None, None, None)
+
+
+def test_last_words_of_a_container_lose_e_mail_addresses():
+    message = "cannot read /user@example.org/Sample-Set: gone"
+    state = {"terminated": {"exitCode": 1, "message": message}}
+    raw = {
+        "metadata": {"name": "p", "uid": "u"},
+        "status": {"initContainerStatuses": [{"name": "transfer", "state": state}]},
+    }
+
+    end = read_pod(raw).init_end
+
+    assert end is not None
+    assert end.message == "cannot read /(redacted)/Sample-Set: gone"
+
+
+def test_fault_47_the_run_name_is_new_for_each_attempt():
+    names = [run_name("intervene-dev", "intp00000000044", attempt) for attempt in (1, 2, 3)]
+
+    assert names == [
+        "intervene-dev-intp00000000044",
+        "intervene-dev-intp00000000044-a2",
+        "intervene-dev-intp00000000044-a3",
+    ]
+
+
+def test_names_of_everything_a_job_makes():
+    names = names_for("INTP00000000513", "intervene-dev")
+
+    assert names.base == "intp00000000513"
+    assert names.work_bucket == "intervene-dev-intp00000000513-work"
+    assert names.results_bucket == "intervene-dev-intp00000000513-results"
+    assert names.transfer_secret == "intp00000000513-transfer"
+    assert names.record == "intp00000000513-record"
