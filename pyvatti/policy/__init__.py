@@ -1,0 +1,22 @@
+"""PURE: what is to be done about a job, given everything seen of it.
+
+No I/O, no clock, no memory: the same arguments give the same answer. Gathering is the lifecycle's.
+"""
+
+from pyvatti.policy.actions import Action
+from pyvatti.policy.admission import admit
+from pyvatti.policy.deciding import decide, wake_times
+from pyvatti.policy.judging import judge
+from pyvatti.policy.observed import Observed, Progress
+from pyvatti.policy.waiting import waiting_for
+
+__all__ = [
+    "Action",
+    "Observed",
+    "Progress",
+    "admit",
+    "decide",
+    "judge",
+    "waiting_for",
+    "wake_times",
+]

@@ -1,0 +1,175 @@
+"""PURE: the next steps for one job, in order. An empty list means "at rest until a change".
+
+Ladders with early return: a job is withdrawn, or prepared and started, or followed, or cleaned up.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from pyvatti.labels import FINALIZER, FOREGROUND
+from pyvatti.models import Event, Job, State, Verdict
+from pyvatti.policy import actions as act
+from pyvatti.policy.judging import judge
+from pyvatti.policy.limits import is_asked_since, state_limit
+from pyvatti.policy.observed import Observed
+from pyvatti.settings import Settings
+
+NO_POD_PATIENCE = timedelta(seconds=10)
+"""How long a released job may be without a pod before its Events are read."""
+
+
+REQUEST_LOST = Verdict(
+    state=State.FAILED,
+    reason="RequestLost",
+    message="launch failed: the stored request was deleted",
+    next_step="Submit again under a new id.",
+    trace_name="launch failed: the stored request was deleted",
+    trace_exit=1,
+)
+
+
+def decide(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+    """Give the next steps for one job, in order. Pure."""
+    job = seen.job
+    if seen.progress.let_go:
+        return []
+    if job.withdrawn:
+        return [act.Withdraw()] if job.deleting_since is None else []
+    if FINALIZER not in job.finalizers:
+        return [act.Repair()] if job.deleting_since is None else []
+    if job.state.is_terminal:
+        return _end(seen, now, settings)
+    verdict = judge(seen, now, settings)
+    if verdict is not None:
+        return [act.Enter(verdict, witness=seen.pod)]
+    if job.state is State.REQUESTED and job.deleting_since is None:
+        return _start(seen, now, settings)
+    return _follow(seen, now, settings)
+
+
+def _start(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+    job, done = seen.job, seen.progress
+    if not job.suspended:
+        return [act.NoteCreated()]
+    marked = State.REQUESTED in job.transitions
+    if marked and not seen.has_slot:
+        return []
+    if not seen.secret_stands and not marked and not done.accepted:
+        expired = now >= job.accepted_at + settings.accept_grace
+        return [act.Withdraw()] if expired else []
+    if not seen.secret_stands:
+        return [act.Enter(REQUEST_LOST)]
+    if not seen.has_slot:
+        return [act.MarkQueued()]
+    buckets = (job.names.work_bucket, job.names.results_bucket)
+    steps: list[act.Action] = [act.MakeBucket(name) for name in buckets if name not in done.buckets]
+    if not done.transfer_made:
+        steps.append(act.MakeTransferSecret())
+    if not settings.kueue_queue:
+        return [*steps, act.Release()]
+    return steps if job.queue_name else [*steps, act.Enqueue()]
+
+
+def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+    job, pod, done = seen.job, seen.pod, seen.progress
+    if job.suspended and job.deleting_since is None:  # Kueue took the slot back
+        return [] if done.transfer_made and not done.transfer_gone else [act.MakeTransferSecret()]
+    steps: list[act.Action] = []
+    if needs_no_credentials(seen) and not done.transfer_gone:
+        steps.append(act.DeleteTransferSecret())
+    moment = seen.ended_at or seen.deleting_since
+    if moment is None:
+        return steps + _repair(job)
+    if not is_asked_since(seen, moment):
+        return [*steps, act.AskSeqera()]
+    if job.witness is None and pod is not None and (pod.main_end or pod.init_end):
+        steps.append(act.KeepWitness(pod))
+    is_due = done.report_found is None and now >= moment + settings.complete_grace
+    if is_due and pod is not None and pod.main_end is not None and pod.main_end.exit_code == 0:
+        steps.append(act.LookForReport())
+    return steps
+
+
+def needs_no_credentials(seen: Observed) -> bool:
+    """Tell whether the transfer is over: the main container runs, or something ended for good."""
+    pod, job = seen.pod, seen.job
+    if job.ended is not None:
+        return True
+    if pod is None:
+        return False
+    failed_init = pod.init_end is not None and pod.init_end.exit_code != 0
+    return pod.main_running or pod.main_end is not None or failed_init
+
+
+def _repair(job: Job) -> list[act.Action]:
+    return [act.Repair()] if job.label != job.state else []
+
+
+def _end(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+    job, done = seen.job, seen.progress
+    if job.verdict is not None and all(notice.event is Event.DEPLOYED for notice in job.outbox):
+        return [act.Enter(job.verdict, witness=seen.pod)]  # an operator broke the outbox
+    if _may_finish_alone(seen, now, settings):
+        if done.transfer_gone or not needs_no_credentials(seen):
+            return []
+        return [act.DeleteTransferSecret()]
+    if job.deleting_since is None or not (done.stop_sent or FOREGROUND in job.finalizers):
+        return [act.StopJob()]
+    if FOREGROUND in job.finalizers:
+        return []  # the garbage collector has not seen the last pod go yet
+    return _remove(seen)
+
+
+def _remove(seen: Observed) -> list[act.Action]:
+    job, done = seen.job, seen.progress
+    if not done.strays_gone:
+        return [act.RemoveStrays()]
+    if any(pod.is_live for pod in seen.pods):
+        return []
+    removed = {removal.resource for removal in done.removals}
+    for name in _doomed_buckets(job):
+        if f"bucket/{name}" not in removed:
+            return [act.RemoveBucket(name)]
+    if job.pending:
+        return []
+    return [act.LetGo()] if done.recorded else [act.WriteRecord(), act.LetGo()]
+
+
+def _doomed_buckets(job: Job) -> tuple[str, ...]:
+    """Name what must not survive: the genomes always, results unless the job succeeded."""
+    if job.state is State.SUCCEEDED:
+        return (job.names.work_bucket,)
+    return job.names.work_bucket, job.names.results_bucket
+
+
+def _may_finish_alone(seen: Observed, now: datetime, settings: Settings) -> bool:
+    """Tell whether a driver whose run is over in Seqera is still given time to end by itself."""
+    job, verdict = seen.job, seen.job.verdict
+    if job.deleting_since is not None or verdict is None or seen.ended_at is not None:
+        return False
+    if verdict.reason in ("Cancelled", "TimedOut") or not any(
+        pod.main_running for pod in seen.pods
+    ):
+        return False
+    since = job.transitions.get(job.state, job.accepted_at)
+    return now < since + settings.hang_grace
+
+
+def wake_times(seen: Observed, settings: Settings) -> Iterator[datetime]:
+    """Give every moment at which the answer of `decide` may change by itself."""
+    job, pod = seen.job, seen.pod
+    yield job.accepted_at + settings.accept_grace
+    if (limit := state_limit(job, settings)) is not None:
+        yield limit[0] + limit[1]
+    if (end := seen.ended_at) is not None:
+        yield end + settings.failed_grace
+        yield end + settings.complete_grace
+        yield end + 2 * settings.complete_grace
+    if seen.progress.image_error_since is not None:
+        yield seen.progress.image_error_since + settings.image_grace
+    if pod is not None and pod.main_started_at is not None:
+        yield pod.main_started_at + settings.telemetry_grace
+    if job.state.is_terminal:
+        yield job.transitions.get(job.state, job.accepted_at) + settings.hang_grace
+    if pod is None and State.CREATED in job.transitions:
+        yield job.transitions[State.CREATED] + NO_POD_PATIENCE

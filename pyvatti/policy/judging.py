@@ -1,0 +1,259 @@
+"""PURE: one verdict from several witnesses: the decision table, first match wins.
+
+Kubernetes decides death, Seqera decides success and why a task failed. "Open" is every Seqera
+answer that is not final, and none at all: a failed look-up is never absence.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from pyvatti.diagnosis import run_failure
+from pyvatti.models import Evidence, Run, RunStatus, State, Verdict, Witness
+from pyvatti.policy.limits import has_image_error, is_asked_since, state_limit
+from pyvatti.policy.observed import Observed
+from pyvatti.policy.pods import (
+    Cause,
+    driver_cause,
+    image_cause,
+    infrastructure_cause,
+    transfer_cause,
+    waits_on,
+)
+from pyvatti.settings import Settings
+
+Rule = Callable[[Observed, datetime, Settings], Verdict | None]
+
+
+def judge(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    """Give the state the witnesses agree on, or None for "no change". Pure.
+
+    Never called for a job whose state is terminal: such a state does not change.
+    """
+    for rule in RULES:
+        verdict = rule(seen, now, settings)
+        if verdict is not None:
+            return verdict if verdict.state is not seen.job.state else None
+    return None
+
+
+def _failed(cause: Cause, *evidence: Evidence) -> Verdict:
+    return Verdict(
+        state=State.FAILED,
+        reason=cause.reason,
+        message=cause.message,
+        next_step=cause.next_step,
+        exit_code=cause.exit_code,
+        trace_name=cause.trace_name,
+        trace_exit=cause.trace_exit,
+        evidence=evidence,
+    )
+
+
+def _said_by_cluster(text: str, at: datetime) -> Evidence:
+    return Evidence(witness=Witness.KUBERNETES, said=text, at=at)
+
+
+def _said_by_seqera(run: Run) -> Evidence:
+    exit_status = "" if run.exit_status is None else f", exitStatus {run.exit_status}"
+    said = f"run {run.name} is {run.raw_status or run.status}{exit_status}"
+    return Evidence(witness=Witness.SEQERA, said=said, at=run.seen_at)
+
+
+def _by_seqera_success(seen: Observed, _now: datetime, _settings: Settings) -> Verdict | None:
+    run = seen.run
+    if run is None or run.status is not RunStatus.SUCCEEDED:
+        return None
+    contradicted = bool(run.exit_status)
+    return Verdict(
+        state=State.SUCCEEDED,
+        reason="RunSucceededDespiteExitStatus" if contradicted else "RunSucceeded",
+        message="The calculation finished; its results are in the results bucket.",
+        exit_code=run.exit_status,
+        evidence=(_said_by_seqera(run),),
+    )
+
+
+def _by_seqera_failure(seen: Observed, _now: datetime, _settings: Settings) -> Verdict | None:
+    run = seen.run
+    if run is None or run.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+        return None
+    if run.status is RunStatus.CANCELLED:
+        cause = Cause(
+            reason="Cancelled",
+            message="the run was cancelled in Seqera",
+            next_step="Submit again if that was not meant.",
+        )
+        return _failed(cause, _said_by_seqera(run))
+    failure = run_failure(run)
+    return Verdict(
+        state=State.FAILED,
+        reason=failure.reason,
+        message=failure.message,
+        next_step=failure.next_step,
+        exit_code=failure.exit_code,
+        trace_name=failure.trace_name,
+        trace_exit=failure.trace_exit,
+        evidence=(_said_by_seqera(run),),
+    )
+
+
+def _by_refusal(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    if seen.progress.refusal is None or seen.job.state is not State.REQUESTED:
+        return None
+    reason, sentence = seen.progress.refusal
+    cause = Cause(
+        reason=reason, message=f"launch failed: {sentence}", next_step="Tell the operator."
+    )
+    return _failed(cause, _said_by_cluster(sentence, now))
+
+
+def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    since = seen.deleting_since
+    if since is None:
+        return None
+    if seen.job.state is not State.REQUESTED and not is_asked_since(seen, since):
+        return None  # the run may have ended before somebody deleted the Job
+    cause = Cause(
+        reason="Cancelled",
+        message="the job was cancelled",
+        next_step="Submit again under a new id if that was not meant.",
+    )
+    said = _said_by_cluster("the Job was deleted on request", since)
+    return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="cancel", at=now))
+
+
+def _by_job_deadline(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    if seen.job.ended_reason != "DeadlineExceeded":
+        return None
+    cause = Cause(
+        reason="TimedOut",
+        message="the job took longer than its deadline allows",
+        next_step="Look at the run in Seqera for what took so long.",
+    )
+    return _failed(
+        cause, _said_by_cluster("Job failed: DeadlineExceeded", seen.job.ended_at or now)
+    )
+
+
+def _by_transfer(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    pod = seen.pod
+    if pod is None or pod.init_end is None or pod.init_end.exit_code == 0:
+        return None
+    end = pod.init_end
+    text = f"container {end.name} ended with exit code {end.exit_code} ({end.reason or 'Error'})"
+    if end.message:
+        text += f": {end.message[-300:]}"
+    return _failed(transfer_cause(pod, end), _said_by_cluster(text, end.finished_at or now))
+
+
+def _by_driver_failure(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    pod, job = seen.pod, seen.job
+    end = pod.main_end if pod else None
+    killed = end is not None and (end.exit_code != 0 or end.reason == "OOMKilled")
+    disrupted = pod is not None and not pod.is_live and infrastructure_cause(pod) is not None
+    if not killed and not disrupted and job.ended != "Failed":
+        return None
+    since = seen.ended_at
+    if since is None or now < since + settings.failed_grace or not is_asked_since(seen, since):
+        return None
+    text = f"Job {job.ended or 'open'} {job.ended_reason}".strip()
+    if end is not None:
+        text += f"; container {end.name} ended with exit code {end.exit_code} ({end.reason})"
+        text += f": {end.message[-300:]}" if end.message else ""
+    return _failed(driver_cause(pod), _said_by_cluster(text, since))
+
+
+def _by_driver_success(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    pod = seen.pod
+    end = pod.main_end if pod else None
+    done = seen.job.ended == "Complete" or (end is not None and end.exit_code == 0)
+    since = seen.ended_at
+    if not done or since is None or now < since + settings.complete_grace:
+        return None
+    report = seen.progress.report_found
+    patience = since + 2 * settings.complete_grace
+    if not is_asked_since(seen, since) or (report is None and now < patience):
+        return None
+    found = {True: "a report is", False: "no report is", None: "nobody knows whether a report is"}[
+        report
+    ]
+    return Verdict(
+        state=State.SUCCEEDED,
+        reason="SucceededUnconfirmed",
+        message=f"The driver finished with exit code 0; Seqera did not confirm it; {found} there.",
+        next_step="Check the results and the Seqera endpoint and token.",
+        exit_code=0,
+        evidence=(
+            _said_by_cluster("the driver ended with exit code 0", since),
+            Evidence(witness=Witness.STORAGE, said=f"{found} in the results bucket", at=now),
+        ),
+    )
+
+
+def _by_clock(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    limit = state_limit(seen.job, settings)
+    if limit is None or now < limit[0] + limit[1] or seen.ended_at is not None:
+        return None
+    seconds = int(limit[1].total_seconds())
+    waits = waits_on(seen.pod, seen.events)
+    what = "to start" if seen.job.state is State.CREATED else "to finish"
+    sentence = f"timed out: the workflow took more than {seconds} s {what}"
+    cause = Cause(
+        reason="TimedOut",
+        message=f"{sentence}: {waits[1]}" if waits else sentence,
+        next_step="Look at what it waited for." if waits else "Look at the run in Seqera.",
+    )
+    said = Evidence(
+        witness=Witness.CLOCK, said=f"{seen.job.state} since {limit[0].isoformat()}", at=now
+    )
+    return _failed(cause, said)
+
+
+def _by_image(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    since, pod = seen.progress.image_error_since, seen.pod
+    if pod is None or since is None or not has_image_error(pod):
+        return None
+    if now < since + settings.image_grace:
+        return None
+    cause = image_cause(pod)
+    return _failed(cause, _said_by_cluster(cause.message, since))
+
+
+def _by_running(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    pod, run = seen.pod, seen.run
+    if seen.job.state is State.DEPLOYED or pod is None or not pod.main_running:
+        return None
+    said = _said_by_cluster("the main container runs", pod.main_started_at or now)
+    if run is not None and run.status is RunStatus.RUNNING:
+        return Verdict(
+            state=State.DEPLOYED,
+            reason="RunStarted",
+            message="The calculation runs.",
+            evidence=(said, _said_by_seqera(run)),
+        )
+    silent = run is None or run.status is RunStatus.SUBMITTED
+    started = pod.main_started_at
+    if not silent or started is None or now < started + settings.telemetry_grace:
+        return None
+    return Verdict(
+        state=State.DEPLOYED,
+        reason="NoTelemetry",
+        message="The driver runs, but Seqera knows no run of its name.",
+        next_step="Check TOWER_API_URL, TOWER_TOKEN and TOWER_WORKSPACE.",
+        evidence=(said,),
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    _by_seqera_success,
+    _by_seqera_failure,
+    _by_refusal,
+    _by_deletion,
+    _by_job_deadline,
+    _by_transfer,
+    _by_driver_failure,
+    _by_driver_success,
+    _by_clock,
+    _by_image,
+    _by_running,
+)

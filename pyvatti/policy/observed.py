@@ -1,0 +1,78 @@
+"""PURE: one job as it is seen in one pass. Values only."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyvatti.models import ClusterEvent, Job, Pod, Removal, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the acting replica knows of its own work on one job since it took over.
+
+    All of it can be found out again, so it is lost without harm: True means "known to be so",
+    False "not known". `refusal` is the sentence of a step that can never succeed.
+    """
+
+    accepted: bool = False  # the driver's Secret was seen, so the accept was complete
+    buckets: frozenset[str] = frozenset()  # made, or found to be made by this very job
+    transfer_made: bool = False
+    transfer_gone: bool = False
+    stop_sent: bool = False  # a Foreground deletion of ours was accepted
+    strays_gone: bool = False  # no pod and no Secret was left without its owner
+    removals: tuple[Removal, ...] = ()  # buckets proven absent
+    recorded: bool = False
+    let_go: bool = False
+    refusal: tuple[str, str] | None = None  # (reason, sentence)
+    end_seen_at: datetime | None = None  # by our clock: a node's clock may be wrong
+    deletion_seen_at: datetime | None = None
+    image_error_since: datetime | None = None
+    report_found: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything seen of one job. Absent things are None or empty.
+
+    `asked_at` is the beginning of the last Seqera pass that ended, answered or not; a run that
+    nobody has asked for yet proves nothing. `secret_stands` tells of the driver's Secret and is
+    looked up only while the job is queued. `vanished` is how the last pod was when it went away.
+    """
+
+    job: Job
+    pods: tuple[Pod, ...] = ()
+    vanished: Pod | None = None
+    secret_stands: bool = False
+    run: Run | None = None
+    asked_at: datetime | None = None
+    events: tuple[ClusterEvent, ...] = ()
+    has_slot: bool = False
+    progress: Progress = Progress()
+
+    @property
+    def pod(self) -> Pod | None:
+        """The pod that tells of the run: the newest one, else what is known of one that went."""
+        if self.pods:
+            return max(self.pods, key=lambda pod: pod.created_at or self.job.accepted_at)
+        return self.vanished or self.job.witness
+
+    @property
+    def deleting_since(self) -> datetime | None:
+        """When the Job's deletion began, by the earlier of two clocks."""
+        if self.job.deleting_since is None:
+            return None
+        return _earliest(self.job.deleting_since, self.progress.deletion_seen_at)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the main container, or the whole Job, ended, by the earlier of two clocks."""
+        pod = self.pod
+        end = pod.main_end if pod is not None else None
+        if end is None and self.job.ended is None:
+            return None
+        moment = end.finished_at if end is not None else self.job.ended_at
+        return _earliest(moment, self.progress.end_seen_at)
+
+
+def _earliest(*moments: datetime | None) -> datetime | None:
+    return min((moment for moment in moments if moment is not None), default=None)

@@ -1,0 +1,42 @@
+"""PURE: what a job waits for, as anybody asking is told."""
+
+from pyvatti.models import State, Waiting
+from pyvatti.policy.observed import Observed
+from pyvatti.policy.pods import waits_on
+
+
+def waiting_for(seen: Observed, kueue_queue: str = "") -> Waiting | None:
+    """Say what keeps a job from its next step, or None when nothing does."""
+    job = seen.job
+    if job.state.is_terminal:
+        return _after_end(seen)
+    if job.state is State.REQUESTED:
+        if not seen.has_slot:
+            return Waiting(on="slot", message="all slots are taken; the oldest job is next")
+        if job.queue_name:
+            return Waiting(on="Kueue", message=f"queue {kueue_queue} has not admitted it yet")
+        return Waiting(on="buckets", message="its buckets wait for their turn or are being made")
+    if job.state is State.CREATED:
+        return _before_run(seen)
+    return None
+
+
+def _before_run(seen: Observed) -> Waiting | None:
+    pod, since = seen.pod, seen.job.transitions.get(State.CREATED)
+    if (waits := waits_on(pod, seen.events)) is not None:
+        return Waiting(on=waits[0], message=waits[1], since=since)
+    if pod is None:
+        return Waiting(on="pod", message="the cluster has not made its pod yet", since=since)
+    if pod.init_running:
+        return Waiting(on="transfer", message="data is being transferred", since=pod.created_at)
+    if pod.main_running:
+        return Waiting(on="run", message="Seqera does not know the run yet", since=since)
+    return Waiting(on="container", message="a container is being started", since=pod.created_at)
+
+
+def _after_end(seen: Observed) -> Waiting | None:
+    if any(pod.is_live for pod in seen.pods):
+        return Waiting(on="pods", message="its pod has not ended yet")
+    if seen.job.pending:
+        return Waiting(on="backend", message="the backend has not taken the last event yet")
+    return Waiting(on="clean-up", message="its resources are being removed")
