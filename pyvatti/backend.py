@@ -1,0 +1,127 @@
+"""The only door to the backend: tells it one event of a job and reads what its answer means.
+
+When to tell, again or no more, is the outbox's business. Nothing here reads a clock.
+Source: ebi-gdp/igs4eu-platform `pipeline-manager`, route `integration/pipeline/{id}/status`.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from pyvatti.errors import Unavailable
+from pyvatti.models import Event, Notice
+from pyvatti.rest import Response, Rest, Timeouts, is_success
+from pyvatti.settings import Settings
+
+BODY_LIMIT = 2**20  # bytes
+ALREADY_STORED = b"already exists"
+
+
+class Answer(StrEnum):
+    """What an answer of the backend means for an event."""
+
+    DELIVERED = "delivered"
+    DEAD = "dead"  # never to be taken
+    RETRY = "retry"  # a fault or a restart
+    RETRY_SLOWLY = "retry slowly"  # wrong token or route: an operator must act
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What became of an event. `text` is one line for people, `retry_after` in seconds."""
+
+    answer: Answer
+    text: str
+    retry_after: float | None = None
+
+
+class Backend:
+    """Speaks to the status route of one backend."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._rest = Rest(
+            settings.notify_url.rstrip("/"),
+            scheme="Basic",  # the token is base64 of user:password already
+            token=settings.notify_token.get_secret_value().strip(),
+            timeouts=timeouts or Timeouts(total=20.0),
+            body_limit=BODY_LIMIT,
+            transport=transport,
+        )
+        self._path = settings.notify_status_path
+
+    async def tell(self, job_id: str, notice: Notice) -> Reply:
+        """Send one event, once. Raises nothing but CancelledError: every failure is a Reply.
+
+        The backend does not deduplicate; the two headers let a receiver do so.
+        """
+        wire_id = job_id.upper()
+        headers = {
+            "X-Hattivatti-Event-Id": f"{wire_id}.{notice.sequence}",
+            "X-Hattivatti-Sequence": str(notice.sequence),
+        }
+        path = self._path.replace("{id}", quote(wire_id, safe=""))
+        content = json.dumps(body(wire_id, notice)).encode()
+        try:
+            response = await self._rest.call("PATCH", path, body=content, headers=headers)
+        except Unavailable as error:
+            return Reply(answer=Answer.RETRY, text=str(error), retry_after=error.retry_after)
+        return Reply(
+            answer=judge(response),
+            text=f"{response.status} {response.text}".rstrip(),
+            retry_after=response.retry_after,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._rest.close()
+
+
+def body(wire_id: str, notice: Notice) -> dict[str, Any]:
+    """Give {"run_name", "event", "utc_time"}, for a failure also {"trace_name", "trace_exit"}.
+
+    A null `trace_exit` would answer 500 and one above 127 would turn negative (a Java byte).
+    """
+    fields: dict[str, Any] = {
+        "run_name": wire_id,
+        "event": notice.event.value,
+        "utc_time": utc_time(notice.at),
+    }
+    if notice.event is Event.FAILED:
+        code = notice.trace_exit
+        fields["trace_name"] = notice.trace_name or "unknown failure"
+        fields["trace_exit"] = code if code is not None and 0 <= code <= 127 else 1
+    return fields
+
+
+def utc_time(moment: datetime) -> str:
+    """Write a time as the backend's zoneless LocalDateTime takes it: six digits and Z."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    naive = aware.astimezone(UTC).replace(tzinfo=None)
+    return f"{naive.isoformat(timespec='microseconds')}Z"
+
+
+def judge(response: Response) -> Answer:
+    """Say what an answer means.
+
+    Error bodies are a JSON string holding JSON text, so the raw bytes are searched. An HTML page
+    is a gateway's or a login's, never the backend's word: a wrong route.
+    """
+    status = response.status
+    if status in (408, 425, 429) or not (is_success(status) or 400 <= status < 500):
+        return Answer.RETRY
+    if response.is_page:
+        return Answer.RETRY_SLOWLY
+    if is_success(status) or (status == 400 and ALREADY_STORED in response.body):
+        return Answer.DELIVERED
+    return Answer.DEAD if status in (400, 404) else Answer.RETRY_SLOWLY

@@ -1,0 +1,160 @@
+"""One HTTP call to Seqera or the backend, bounded in time and size.
+
+No route, body or status of either of them: what an answer means is known at their doors.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import httpx
+
+from pyvatti import __version__
+from pyvatti.errors import Denied, Unavailable, trim
+
+LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer
+REDACTED = "(redacted)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Limits of one call in seconds. `total` also ends an answer that trickles in."""
+
+    connect: float = 5.0
+    read: float = 10.0
+    total: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """An answer: `retry_after` in seconds, `text` on one line, trimmed, without our secrets."""
+
+    status: int
+    body: bytes
+    text: str
+    retry_after: float | None = None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the body is HTML: then a gateway or a login page speaks."""
+        return self.body.lstrip()[:1] == b"<"
+
+    def error(self, target: str) -> Unavailable:
+        """Give the error of an answer that is of no use; `target` says what was asked."""
+        kind = Denied if self.status in (401, 403) else Unavailable
+        said = f": {self.text}" if self.text else ""
+        message = f"{target} answered {self.status}{said}"
+        return kind(message, retry_after=self.retry_after)
+
+
+class Rest:
+    """Calls to one neighbour with one credential. Redirects are answers: they are not followed."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        scheme: str,
+        token: str,
+        timeouts: Timeouts,
+        body_limit: int,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._secrets = [token] if token else []
+        self._timeouts = timeouts
+        self._body_limit = body_limit
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers={
+                b"Authorization": f"{scheme} {token}".encode(),
+                b"Accept": b"application/json",
+                b"User-Agent": f"pyvatti/{__version__}".encode(),
+            },
+            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
+            transport=transport,
+        )
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send one request with a JSON body and give any answer.
+
+        Raises Unavailable where there is none: refused, unknown host, timeout, cut, too large.
+        """
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            request = self._client.build_request(
+                method, path, params=query, content=body, headers={**kind, **(headers or {})}
+            )
+            async with asyncio.timeout(self._timeouts.total):
+                return await self._exchange(request)
+        # OSError: timeouts, and what a transport does not map; ValueError: a nonsensical header
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
+            said = self._clean(str(exc)) or "no answer in time"
+            raise Unavailable(f"{method} {path}: {type(exc).__name__}: {said}") from exc
+
+    async def _exchange(self, request: httpx.Request) -> Response:
+        answer = await self._client.send(request, stream=True)
+        try:
+            body = bytearray()
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > self._body_limit:
+                    raise Unavailable(
+                        f"{request.method} {request.url.path}: "
+                        f"the answer is larger than {self._body_limit} bytes"
+                    )
+        finally:
+            await answer.aclose()
+        return Response(
+            status=answer.status_code,
+            body=bytes(body),
+            text=self._clean(body[:4096].decode(errors="replace")),
+            retry_after=retry_after(answer.headers),
+        )
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return trim(text)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After (seconds or an HTTP date) as seconds from 0 to 3600.
+
+    A date is compared with the sender's own Date, so that its clock may differ from ours.
+    """
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), LONGEST_RETRY_AFTER)
+    until = _http_date(value)
+    if until is None:
+        return None
+    sent = _http_date(headers.get("date", "")) or datetime.now(UTC)
+    return min(max((until - sent).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def is_success(status: int) -> bool:
+    """Tell whether a status is of the 2xx family."""
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
