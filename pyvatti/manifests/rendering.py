@@ -1,0 +1,266 @@
+"""From a launch and the settings to the Kubernetes objects of one job.
+
+No text is put together here: templates/ does that, each value through its serialiser.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import yaml
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+)
+
+from pyvatti import __version__, labels
+from pyvatti.errors import ConfigurationError
+from pyvatti.jobs import names_for
+from pyvatti.launch import EXAMPLE, LaunchRequest
+from pyvatti.manifests.serialisers import FILTERS, to_json
+from pyvatti.models import Manifest, Names, State
+from pyvatti.settings import PACKAGED_TEMPLATES, Settings
+
+REDACTED = "(redacted)"
+REQUEST = "request.json"
+TOWER_TOKEN = "tower-token"  # noqa: S105 - the key's name, which job.yaml.j2 refers to
+DRIVER_FILES = (
+    "scm",
+    "transfer.config",
+    "transfer-params.json",
+    "transfer-input.json",
+    "transfer-key.json",
+    "calculation.config",
+    "calculation-params.json",
+    "calculation-input.json",
+)
+TRANSFER_FILES = ("application.properties", "application-crypt4gh-secret-manager.properties")
+
+RENDERING_ERRORS = (TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError)
+
+DEADLINE_MARGIN = 3600  # seconds the service has to act on its own limits first
+# A name that Nextflow, Seqera and Kubernetes all take
+RUN_NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,62}")
+STRICT_PARSER = (26, 4)  # Nextflow; its scripts before these revisions need the old parser:
+GLOBFLOW_CLEAN = (2, 0, 1)
+PGSC_CALC_CLEAN = (3,)
+NEWEST_KNOWN = (2, 2, 0)  # what a revision that is no version is taken for
+
+# libyaml is ten times faster and reads the same
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def version_of(text: str) -> tuple[int, ...] | None:
+    """Read 25.10.4, v2.0.0-alpha.5 or 3.0 as numbers; None where it is no version."""
+    found = re.fullmatch(r"v?([0-9]+(?:\.[0-9]+){1,2})(?:[-.+].*)?", text)
+    return tuple(int(part) for part in found[1].split(".")) if found else None
+
+
+def redact(manifest: Manifest) -> Manifest:
+    """Give a copy in which every value of a Secret is replaced."""
+    shown = copy.deepcopy(manifest)
+    if shown.get("kind") == "Secret":
+        for part in {"data", "stringData"} & shown.keys():
+            shown[part] = dict.fromkeys(shown[part], REDACTED)
+    return shown
+
+
+NO_UID = "00000000-0000-0000-0000-000000000000"
+
+
+class Renderer:
+    """Renders what one job consists of. Raises ConfigurationError where a template is wrong."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        folders = [settings.templates_dir, PACKAGED_TEMPLATES]
+        self._environment = Environment(
+            loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+            undefined=StrictUndefined,
+            autoescape=False,  # noqa: S701 - no HTML; each format has its own filter
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            auto_reload=False,
+        )
+        self._environment.filters.update(FILTERS)
+
+    def check(self) -> None:
+        """Render a sample of everything. Raises ConfigurationError naming setting, file or line."""
+        if not self._settings.templates_dir.is_dir():
+            raise ConfigurationError(f"TEMPLATES_DIR: no folder {self._settings.templates_dir}")
+        request = LaunchRequest.model_validate(EXAMPLE)
+        names = names_for(request.job_id, self._settings.namespace)
+        if not RUN_NAME.fullmatch(names.run_name):
+            raise ConfigurationError("NAMESPACE: must not hold -- or end in -: it names the runs")
+        self.job(request, names)
+        self.driver_secret(request, names, "sample")
+        self.transfer_secret(names, "sample")
+        self.record(names, uid="sample", state=State.FAILED, data={"record.json": "{}"})
+
+    def job(self, request: LaunchRequest, names: Names) -> Manifest:
+        """Give the Job: suspended, with our finalizer, labelled Requested."""
+        limits = self._settings.timeout_seconds + self._settings.deployed_timeout_seconds
+        common = self._labels(names, labels.DRIVER)
+        return self._manifest(
+            "job.yaml.j2",
+            names=names,
+            job_labels={**common, labels.STATE: State.REQUESTED},
+            pod_labels=common,
+            annotations={
+                labels.REQUEST_HASH: request.fingerprint(),
+                labels.RUN_NAME: names.run_name,
+                labels.WORK_BUCKET: names.work_bucket,
+                labels.RESULTS_BUCKET: names.results_bucket,
+            },
+            finalizer=labels.FINALIZER,
+            deadline_seconds=int(limits.total_seconds()) + DEADLINE_MARGIN,
+            resources=self._resources(),
+            kubernetes=version_of(self._settings.kubernetes_version) or (),
+            transfer_parser_v1=self._needs_v1(self._settings.globflow_revision, GLOBFLOW_CLEAN),
+            calculation_parser_v1=self._needs_v1(
+                self._settings.pgsc_calc_revision, PGSC_CALC_CLEAN
+            ),
+        )
+
+    def driver_secret(self, request: LaunchRequest, names: Names, owner_uid: str) -> Manifest:
+        """Give the Secret `{id}`: request.json, each file the driver mounts, the Seqera token."""
+        context = {
+            "request": request,
+            "names": names,
+            "pgsc_calc": version_of(self._settings.pgsc_calc_revision) or NEWEST_KNOWN,
+            "resource_labels": self._resource_labels(names, owner_uid),
+        }
+        files = {name: self._file(name, context) for name in DRIVER_FILES}
+        files[REQUEST] = to_json(request.canonical())
+        files[TOWER_TOKEN] = self._settings.tower_token.get_secret_value()
+        return self._secret("secret.yaml.j2", names, labels.DRIVER, owner_uid, files)
+
+    def transfer_secret(self, names: Names, owner_uid: str) -> Manifest:
+        """Give the Secret `{id}-transfer`: credentials of Globus and key handler, nothing else."""
+        credentials = {
+            name: getattr(self._settings, name).get_secret_value()
+            for name in ("globus_client_secret", "key_handler_token", "key_handler_password")
+        }
+        files = {name: self._file(name, {"credentials": credentials}) for name in TRANSFER_FILES}
+        return self._secret("transfer-secret.yaml.j2", names, labels.TRANSFER, owner_uid, files)
+
+    def everything(self, request: LaunchRequest, names: Names) -> list[Manifest]:
+        """Render all that is applied for a launch: Job, driver Secret, transfer Secret, in order.
+
+        The Secrets' owner is nobody: the API server gives the Job its uid.
+        """
+        return [
+            self.job(request, names),
+            self.driver_secret(request, names, NO_UID),
+            self.transfer_secret(names, NO_UID),
+        ]
+
+    def record(self, names: Names, *, uid: str, state: State, data: Mapping[str, str]) -> Manifest:
+        """Give the ConfigMap that survives the job; `data` must hold nothing personal."""
+        record_labels = {
+            **self._labels(names, labels.RECORD),
+            labels.JOB_UID: uid,
+            labels.STATE: state,
+        }
+        return self._manifest(
+            "record.yaml.j2", names=names, record_labels=record_labels, data=dict(data)
+        )
+
+    def _labels(self, names: Names, component: str) -> dict[str, str]:
+        return {
+            labels.NAME: labels.APPLICATION,
+            labels.INSTANCE: self._settings.instance,
+            labels.COMPONENT: component,
+            labels.PART_OF: labels.PROJECT,
+            labels.MANAGED_BY: labels.MANAGER,
+            labels.VERSION: __version__.replace("+", "_"),
+            labels.JOB_ID: names.base,
+        }
+
+    def _resource_labels(self, names: Names, owner_uid: str) -> dict[str, str]:
+        return {
+            labels.BUCKET_MANAGED_BY: labels.MANAGER,
+            labels.BUCKET_INSTANCE: self._settings.instance,
+            labels.BUCKET_JOB_ID: names.base,
+            labels.BUCKET_JOB_UID: owner_uid,
+        }
+
+    def _resources(self) -> dict[str, dict[str, str]]:
+        amounts = {
+            "cpu": self._settings.driver_cpu,
+            "memory": self._settings.driver_memory,
+            "ephemeral-storage": self._settings.driver_storage,
+        }
+        return {"requests": amounts, "limits": amounts}
+
+    def _needs_v1(self, revision: str, clean_from: tuple[int, ...]) -> bool:
+        nextflow, pipeline = version_of(self._settings.nextflow), version_of(revision)
+        old_nextflow = nextflow is not None and nextflow < STRICT_PARSER
+        return not old_nextflow and (pipeline is None or pipeline < clean_from)
+
+    def _secret(
+        self, template: str, names: Names, component: str, owner_uid: str, files: dict[str, str]
+    ) -> Manifest:
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": names.base,
+            "uid": owner_uid,
+            "controller": True,
+        }
+        secret_labels = {**self._labels(names, component), labels.JOB_UID: owner_uid}
+        return self._manifest(
+            template, names=names, secret_labels=secret_labels, owner=owner, files=files
+        )
+
+    def _file(self, name: str, context: Mapping[str, Any]) -> str:
+        return self._text(f"{self._settings.compute_environment}/{name}.j2", context)
+
+    def _manifest(self, template: str, **context: Any) -> Manifest:
+        text = self._text(template, context)
+        try:
+            manifest = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        except yaml.YAMLError as error:
+            # The error's own text quotes the file, which may hold a secret.
+            mark = getattr(error, "problem_mark", None)
+            place = f"line {mark.line + 1} of what it gives" if mark else "what it gives"
+            problem = getattr(error, "problem", None) or "not readable"
+            raise ConfigurationError(f"{template}: {place} is no YAML: {problem}") from None
+        if not isinstance(manifest, dict):
+            raise ConfigurationError(f"{template}: gives no Kubernetes object")
+        return manifest
+
+    def _text(self, template: str, context: Mapping[str, Any]) -> str:
+        try:
+            return self._environment.get_template(template).render(
+                {"settings": self._settings, **context}
+            )
+        except TemplateNotFound as error:
+            raise ConfigurationError(
+                f"{error.name}: no such template in TEMPLATES_DIR or in the package"
+                " (COMPUTE_ENVIRONMENT names the folder)"
+            ) from error
+        except TemplateSyntaxError as error:
+            place = f"{error.name or template}, line {error.lineno}"
+            raise ConfigurationError(f"{place}: {error.message}") from error
+        except RENDERING_ERRORS as error:
+            place = f"{template}, line {_line_of(error.__traceback__)}"
+            raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _line_of(trace: TracebackType | None) -> int:
+    """Find the last template line in a traceback; Jinja puts its files there."""
+    line = 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.endswith(".j2"):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
