@@ -99,6 +99,6 @@ def run(status: RunStatus, **changes: Any) -> Run:
 
 
 def seen(of: Job | None = None, *pods: Pod, **changes: Any) -> Observed:
-    """Make an observation; Seqera was asked at T0, answered or not."""
-    base = Observed(job=of or job(), pods=pods, asked_at=T0, progress=Progress(accepted=True))
+    """Make an observation; Seqera has just been asked, answered or not."""
+    base = Observed(job=of or job(), pods=pods, asked_at=at(10**9), progress=Progress(accepted=True))
     return replace(base, **changes)

@@ -10,7 +10,9 @@ from pyvatti.models import ClusterEvent, RunStatus, State
 from pyvatti.policy import Observed, Progress, judge
 
 SETTINGS = settings()
-REPORT = "Error executing process > 'PGSCATALOG_PGSCCALC:PGSCCALC:MATCH:MATCH_COMBINE (1)'\n\nCaused"
+REPORT = (
+    "Error executing process > 'PGSCATALOG_PGSCCALC:PGSCCALC:MATCH:MATCH_COMBINE (1)'\n\nCaused"
+)
 
 FAILED_INIT = pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1))
 OVER = job(ended="Failed", ended_reason="BackoffLimitExceeded", ended_at=T0)
@@ -40,10 +42,14 @@ ROWS = [
     ("rule 4: a deleted Job is cancelled",
      seen(job(State.DEPLOYED, deleting_since=T0), running(), run=run(RunStatus.RUNNING)), 1,
      State.FAILED, "Cancelled"),
+    ("rule 4: a run that says SIGTERM because its Job was deleted is cancelled",
+     seen(job(State.DEPLOYED, deleting_since=T0), running(),
+          run=run(RunStatus.FAILED, error_message="SIGTERM", error_report="SIGTERM")), 1,
+     State.FAILED, "Cancelled"),
     ("rule 4: a queued job is cancelled without asking Seqera",
      seen(job(State.REQUESTED, deleting_since=T0), asked_at=None), 1, State.FAILED, "Cancelled"),
     ("rule 4: before Seqera was asked, a deletion proves nothing",
-     seen(job(State.DEPLOYED, deleting_since=at(5)), running()), 6, None, None),
+     seen(job(State.DEPLOYED, deleting_since=at(5)), running(), asked_at=T0), 6, None, None),
     ("rule 5: a failed transfer fails at once, though Seqera has no row",
      seen(job(), FAILED_INIT), 1, State.FAILED, "TransferFailed"),
     ("rule 5: a transfer without credentials says so",
@@ -73,6 +79,8 @@ ROWS = [
     ("rule 6: a drained driver is the cluster's fault",
      seen(OVER, running(phase="Failed", disruption="EvictionByEvictionAPI", main_running=False)),
      240, State.FAILED, "EvictionByEvictionAPI"),
+    ("rule 6: after the grace Seqera is asked once more before the verdict",
+     seen(OVER, KILLED, asked_at=at(239)), 241, None, None),
     ("rule 7: exit 0 waits for Seqera's word",
      seen(DONE, EXITED, progress=LOOKED), 299, None, None),
     ("rule 7: exit 0 without any row succeeds unconfirmed",
@@ -128,9 +136,13 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    ("observed", "seconds", "state", "reason"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+    ("observed", "seconds", "state", "reason"),
+    [row[1:] for row in ROWS],
+    ids=[row[0] for row in ROWS],
 )
-def test_decision_table(observed: Observed, seconds: float, state: State | None, reason: str | None):
+def test_decision_table(
+    observed: Observed, seconds: float, state: State | None, reason: str | None
+):
     verdict = judge(observed, at(seconds), SETTINGS)
 
     assert (verdict and verdict.state, verdict and verdict.reason) == (state, reason)
@@ -175,9 +187,7 @@ def test_a_node_with_a_wrong_clock_does_not_postpone_the_verdict_for_ever():
     ahead = running(
         phase="Failed", main_running=False, main_end=ended(code=1, finished_at=at(3600))
     )
-    observed = seen(
-        replace(OVER, ended_at=at(3600)), ahead, progress=Progress(end_seen_at=T0), asked_at=T0
-    )
+    observed = seen(replace(OVER, ended_at=at(3600)), ahead, progress=Progress(end_seen_at=T0))
 
     verdict = judge(observed, at(240), SETTINGS)
 

@@ -10,7 +10,7 @@ from pyvatti.labels import FINALIZER, FOREGROUND
 from pyvatti.models import Event, Job, State, Verdict
 from pyvatti.policy import actions as act
 from pyvatti.policy.judging import judge
-from pyvatti.policy.limits import is_asked_since, state_limit
+from pyvatti.policy.limits import grace_end, is_asked_since, is_done, last_look, state_limit
 from pyvatti.policy.observed import Observed
 from pyvatti.settings import Settings
 
@@ -77,15 +77,15 @@ def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Actio
     steps: list[act.Action] = []
     if needs_no_credentials(seen) and not done.transfer_gone:
         steps.append(act.DeleteTransferSecret())
-    moment = seen.ended_at or seen.deleting_since
-    if moment is None:
+    look = last_look(seen, now, settings)
+    if look is None:
         return steps + _repair(job)
-    if not is_asked_since(seen, moment):
+    if not is_asked_since(seen, look):
         return [*steps, act.AskSeqera()]
     if job.witness is None and pod is not None and (pod.main_end or pod.init_end):
         steps.append(act.KeepWitness(pod))
-    is_due = done.report_found is None and now >= moment + settings.complete_grace
-    if is_due and pod is not None and pod.main_end is not None and pod.main_end.exit_code == 0:
+    over = grace_end(seen, settings)
+    if is_done(seen) and done.report_found is None and over is not None and now >= over:
         steps.append(act.LookForReport())
     return steps
 

@@ -9,13 +9,20 @@ from datetime import datetime
 
 from pyvatti.diagnosis import run_failure
 from pyvatti.models import Evidence, Run, RunStatus, State, Verdict, Witness
-from pyvatti.policy.limits import has_image_error, is_asked_since, state_limit
+from pyvatti.policy.limits import (
+    grace_end,
+    has_image_error,
+    is_asked_since,
+    is_dead,
+    is_done,
+    last_look,
+    state_limit,
+)
 from pyvatti.policy.observed import Observed
 from pyvatti.policy.pods import (
     Cause,
     driver_cause,
     image_cause,
-    infrastructure_cause,
     transfer_cause,
     waits_on,
 )
@@ -85,6 +92,8 @@ def _by_seqera_failure(seen: Observed, _now: datetime, _settings: Settings) -> V
         )
         return _failed(cause, _said_by_seqera(run))
     failure = run_failure(run)
+    if failure.reason == "DriverStopped" and seen.deleting_since is not None:
+        return None  # it failed because the Job was deleted: the deletion is the reason
     return Verdict(
         state=State.FAILED,
         reason=failure.reason,
@@ -111,7 +120,8 @@ def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     since = seen.deleting_since
     if since is None:
         return None
-    if seen.job.state is not State.REQUESTED and not is_asked_since(seen, since):
+    look = seen.deletion_known_at or since
+    if seen.job.state is not State.REQUESTED and not is_asked_since(seen, look):
         return None  # the run may have ended before somebody deleted the Job
     cause = Cause(
         reason="Cancelled",
@@ -147,14 +157,9 @@ def _by_transfer(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
 
 
 def _by_driver_failure(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
-    pod, job = seen.pod, seen.job
+    pod, job, since = seen.pod, seen.job, seen.ended_at
     end = pod.main_end if pod else None
-    killed = end is not None and (end.exit_code != 0 or end.reason == "OOMKilled")
-    disrupted = pod is not None and not pod.is_live and infrastructure_cause(pod) is not None
-    if not killed and not disrupted and job.ended != "Failed":
-        return None
-    since = seen.ended_at
-    if since is None or now < since + settings.failed_grace or not is_asked_since(seen, since):
+    if since is None or not is_dead(seen) or not _is_patience_over(seen, now, settings):
         return None
     text = f"Job {job.ended or 'open'} {job.ended_reason}".strip()
     if end is not None:
@@ -163,16 +168,19 @@ def _by_driver_failure(seen: Observed, now: datetime, settings: Settings) -> Ver
     return _failed(driver_cause(pod), _said_by_cluster(text, since))
 
 
+def _is_patience_over(seen: Observed, now: datetime, settings: Settings) -> bool:
+    """Tell whether the grace is over and Seqera was asked for a last time after it."""
+    over, look = grace_end(seen, settings), last_look(seen, now, settings)
+    return over is not None and look is not None and now >= over and is_asked_since(seen, look)
+
+
 def _by_driver_success(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
-    pod = seen.pod
-    end = pod.main_end if pod else None
-    done = seen.job.ended == "Complete" or (end is not None and end.exit_code == 0)
     since = seen.ended_at
-    if not done or since is None or now < since + settings.complete_grace:
+    if since is None or not is_done(seen) or not _is_patience_over(seen, now, settings):
         return None
     report = seen.progress.report_found
     patience = since + 2 * settings.complete_grace
-    if not is_asked_since(seen, since) or (report is None and now < patience):
+    if report is None and now < patience:
         return None
     found = {True: "a report is", False: "no report is", None: "nobody knows whether a report is"}[
         report

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from pyvatti.models import Job, Pod, State
 from pyvatti.policy.observed import Observed
+from pyvatti.policy.pods import infrastructure_cause
 from pyvatti.settings import Settings
 
 IMAGE_ERRORS = frozenset(
@@ -31,6 +32,42 @@ def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | No
         since = job.transitions.get(State.DEPLOYED, job.accepted_at)
         return since, settings.deployed_timeout_seconds
     return None
+
+
+def is_dead(seen: Observed) -> bool:
+    """Tell whether the driver ended badly, by its own exit or by the cluster's hand."""
+    pod = seen.pod
+    end = pod.main_end if pod is not None else None
+    killed = end is not None and (end.exit_code != 0 or end.reason == "OOMKilled")
+    disrupted = pod is not None and not pod.is_live and infrastructure_cause(pod) is not None
+    return killed or disrupted or seen.job.ended == "Failed"
+
+
+def is_done(seen: Observed) -> bool:
+    """Tell whether the driver ended well, as far as Kubernetes can know."""
+    pod = seen.pod
+    end = pod.main_end if pod is not None else None
+    exited = end is not None and end.exit_code == 0
+    return not is_dead(seen) and (exited or seen.job.ended == "Complete")
+
+
+def grace_end(seen: Observed, settings: Settings) -> datetime | None:
+    """Give the moment from which an ended driver is judged without Seqera's word."""
+    if seen.ended_at is None:
+        return None
+    return seen.ended_at + (settings.failed_grace if is_dead(seen) else settings.complete_grace)
+
+
+def last_look(seen: Observed, now: datetime, settings: Settings) -> datetime | None:
+    """Give the moment since which Seqera must have been asked, answered or not, before a verdict.
+
+    At once when an end or a deletion is seen, and once more when the grace is over.
+    """
+    known = seen.end_known_at or seen.deletion_known_at
+    over = grace_end(seen, settings)
+    if known is not None and over is not None and now >= over:
+        return max(known, over)
+    return known
 
 
 def is_asked_since(seen: Observed, moment: datetime) -> bool:

@@ -64,6 +64,18 @@ class Observed:
         return _earliest(self.job.deleting_since, self.progress.deletion_seen_at)
 
     @property
+    def end_known_at(self) -> datetime | None:
+        """When this replica first saw that the driver or the Job had ended, by our clock."""
+        return None if self.ended_at is None else self.progress.end_seen_at or self.ended_at
+
+    @property
+    def deletion_known_at(self) -> datetime | None:
+        """When this replica first saw the Job's deletion, by our clock."""
+        if self.job.deleting_since is None:
+            return None
+        return self.progress.deletion_seen_at or self.job.deleting_since
+
+    @property
     def ended_at(self) -> datetime | None:
         """When the main container, or the whole Job, ended, by the earlier of two clocks."""
         pod = self.pod
