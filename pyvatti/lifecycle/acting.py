@@ -1,0 +1,287 @@
+"""Does the steps the policy decides on: one method a step, each idempotent. Decides nothing.
+
+404 on a deletion is done; 409 on a creation means read back and compare the identity.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+import structlog
+
+from pyvatti import jobs, labels
+from pyvatti.errors import AlreadyExists, Conflict, NamespaceTerminating, NotOurs
+from pyvatti.kube import CONFIGMAPS, JOBS, PODS, SECRETS
+from pyvatti.lifecycle import records
+from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.runs import RunFollower
+from pyvatti.models import Job, Manifest, Removal, State, Verdict
+from pyvatti.policy import Observed, Progress
+from pyvatti.policy import actions as act
+from pyvatti.storage import Purpose
+from pyvatti.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+PATCH_TRIES = 5
+SPOKEN = {
+    State.DEPLOYED: "Deployed",
+    State.SUCCEEDED: "Succeeded",
+    State.FAILED: "Failed",
+}
+
+
+class NotYet(Exception):
+    """The step waits for its turn: nothing went wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"in {seconds:.1f} s")
+        self.seconds = seconds
+
+
+class Hands:
+    """Does one step for one job. `admitted` names the queued jobs that have a slot now."""
+
+    def __init__(
+        self, doors: Doors, runs: RunFollower, admitted: Callable[[], frozenset[str]]
+    ) -> None:
+        self._doors, self._runs, self._admitted = doors, runs, admitted
+        self._release_lock = asyncio.Lock()  # the limit is exact: one release at a time is counted
+
+    def has_slot(self, job: Job) -> bool:
+        """Tell whether a queued job may start now."""
+        return job.names.base in self._admitted()
+
+    async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0912, PLR0915 - one arm a step
+        """Do one step and give what is known after it. Errors are those of the doors."""
+        job = seen.job
+        match step:
+            case act.Withdraw():
+                await withdraw(self._doors, job)
+            case act.MarkQueued():
+                await self._patch(job, jobs.queued_patch)
+            case act.MakeBucket(name=name):
+                return await self._make_bucket(job, name, done)
+            case act.MakeTransferSecret():
+                return await self._make_transfer_secret(job, done)
+            case act.Enqueue():
+                queue = self._doors.settings.kueue_queue
+                await self._patch(job, lambda now_job: jobs.queue_patch(now_job, queue))
+                self._note(job, "Enqueued", f"handed to Kueue queue {queue}")
+            case act.Release():
+                await self._release(job)
+            case act.NoteCreated():
+                await self._patch(job, lambda now_job: self._created(now_job, release=False))
+            case act.AskSeqera():
+                await self._runs.ask()
+            case act.LookForReport():
+                return await self._look_for_report(job, done)
+            case act.KeepWitness(pod=pod):
+                await self._patch(job, lambda now_job: jobs.witness_patch(now_job, pod))
+            case act.DeleteTransferSecret():
+                await self._doors.kube.delete(
+                    SECRETS, job.names.transfer_secret, propagation="Background"
+                )
+                self._note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
+                return replace(done, transfer_gone=True)
+            case act.Enter():
+                await self._enter(job, step)
+            case act.StopJob():
+                return await self._stop(job, done)
+            case act.RemoveStrays():
+                return await self._remove_strays(job, done)
+            case act.RemoveBucket(name=name):
+                return await self._remove_bucket(job, name, done)
+            case act.WriteRecord():
+                return await self._write_record(seen, done)
+            case act.LetGo():
+                await self._patch(job, jobs.finalizer_patch)
+                log.info("job let go", state=job.state.value)
+                return replace(done, let_go=True)
+            case act.Repair():
+                await self._patch(job, jobs.repair_patch)
+                self._note(job, "Repaired", "a label or finalizer was edited and is put back")
+            case _:
+                assert_never(step)
+        return done
+
+    async def settle(self, job: Job, build: Callable[[Job], Manifest | None]) -> None:
+        """Write a change of the outbox to the Job, reading again while others write first."""
+        await self._patch(job, build)
+
+    def note(self, job: Job, reason: str, text: str, *, warning: bool = False) -> None:
+        """Tell an Event about the job."""
+        self._doors.events.note(job, reason, text, self._doors.clock(), warning=warning)
+
+    _note = note
+
+    async def _patch(self, job: Job, build: Callable[[Job], Manifest | None]) -> None:
+        """Compare-and-swap: build from the newest version; None means there is nothing to write."""
+        kube, cache = self._doors.kube, self._doors.cache
+        for _ in range(PATCH_TRIES):
+            newest = cache.job(job.names.base, job.uid)
+            if newest is None or (patch := build(newest)) is None:
+                return
+            try:
+                cache.note_job(await kube.merge_patch(JOBS, job.names.base, patch))
+                return
+            except Conflict:
+                raw = await kube.get(JOBS, job.names.base)
+                if raw is None or raw["metadata"]["uid"] != job.uid:
+                    return
+                cache.note_job(raw)
+        raise Conflict(f"Job {job.names.base} changes faster than it can be written")
+
+    def _created(self, job: Job, *, release: bool) -> Manifest | None:
+        if job.state is not State.REQUESTED:
+            return None
+        build = jobs.release_patch if release else jobs.created_patch
+        return build(job, self._doors.clock())
+
+    async def _release(self, job: Job) -> None:
+        async with self._release_lock:
+            newest = self._doors.cache.job(job.names.base, job.uid)
+            if newest is None or newest.deleting_since is not None or not self.has_slot(newest):
+                return
+            await self._patch(job, lambda now_job: self._created(now_job, release=True))
+        log.info("job released")
+        self._note(job, "Released", "buckets and Secrets are in place; the driver may start")
+
+    async def _enter(self, job: Job, step: act.Enter) -> None:
+        verdict, now = step.verdict, self._doors.clock()
+
+        def build(newest: Job) -> Manifest | None:
+            if newest.state.is_terminal and newest.state is not verdict.state:
+                return None
+            return jobs.transition_patch(newest, verdict, now, step.witness)
+
+        await self._patch(job, build)
+        if verdict.reason == "RunSucceededDespiteExitStatus":
+            log.warning("seqera contradicts itself", exit_status=verdict.exit_code)
+        if verdict.state.is_terminal:
+            metrics.finished.labels(verdict.state.value, verdict.reason).inc()
+        self._report(job, verdict)
+
+    def _report(self, job: Job, verdict: Verdict) -> None:
+        log.info(
+            "state entered",
+            state=verdict.state.value,
+            reason=verdict.reason,
+            message=verdict.message,
+            exit_code=verdict.exit_code,
+        )
+        warning = verdict.state is State.FAILED
+        self._note(
+            job, SPOKEN[verdict.state], f"{verdict.reason}: {verdict.message}", warning=warning
+        )
+
+    def _await_turn(self, key: str) -> None:
+        delay = self._doors.limiter.delay(key, time.monotonic())
+        if delay > 0:
+            raise NotYet(delay)
+
+    async def _make_bucket(self, job: Job, name: str, done: Progress) -> Progress:
+        self._await_turn(f"create {name}")
+        purpose: Purpose = "work" if name == job.names.work_bucket else "results"
+        await self._doors.storage.create_bucket(
+            name, job_id=job.names.base, job_uid=job.uid, purpose=purpose
+        )
+        log.info("bucket made", bucket=name)
+        self._note(job, "BucketMade", f"bucket {name} is made")
+        return replace(done, buckets=done.buckets | {name})
+
+    async def _make_transfer_secret(self, job: Job, done: Progress) -> Progress:
+        secret = self._doors.renderer.transfer_secret(job.names, job.uid)
+        try:
+            await self._doors.kube.create(SECRETS, secret)
+        except AlreadyExists:
+            found = await self._doors.kube.get(SECRETS, job.names.transfer_secret)
+            if found is None or labels.owner_uid(found) != job.uid:
+                raise
+        return replace(done, transfer_made=True, transfer_gone=False)
+
+    async def _look_for_report(self, job: Job, done: Progress) -> Progress:
+        bucket = job.names.results_bucket
+        found = await self._doors.storage.has_object(bucket, "results/", "report.html")
+        return replace(done, report_found=found)
+
+    async def _stop(self, job: Job, done: Progress) -> Progress:
+        raw = await self._doors.kube.delete(
+            JOBS, job.names.base, uid=job.uid, propagation="Foreground"
+        )
+        if raw is not None and raw.get("kind") == "Job":
+            self._doors.cache.note_job(raw)
+        log.info("job stopping")
+        self._note(job, "Stopping", "the driver is stopped and its Secrets are deleted")
+        return replace(done, stop_sent=True, transfer_gone=True)
+
+    async def _remove_strays(self, job: Job, done: Progress) -> Progress:
+        kube, names = self._doors.kube, job.names
+        selector = f"{labels.CONTROLLER_UID}={job.uid}"
+        pods = (await kube.list_page(PODS, selector=selector)).items
+        for pod in pods:
+            metadata = pod["metadata"]
+            if not metadata.get("deletionTimestamp"):
+                await kube.delete(PODS, metadata["name"], uid=metadata["uid"])
+        for name in (names.base, names.transfer_secret):
+            secret = await kube.get(SECRETS, name)
+            if secret is not None and labels.owner_uid(secret) == job.uid:
+                await kube.delete(SECRETS, name, uid=secret["metadata"]["uid"])
+        if pods:
+            raise NotYet(1.0)  # a stopped pod may write until it is gone
+        return replace(done, strays_gone=True)
+
+    async def _remove_bucket(self, job: Job, name: str, done: Progress) -> Progress:
+        storage = self._doors.storage
+        try:
+            if await storage.empty_bucket(name, job_uid=job.uid):
+                self._await_turn(f"delete {name}")
+            removal = await storage.delete_bucket(name, job_uid=job.uid)
+        except NotOurs:
+            log.warning("bucket is not ours and stays", bucket=name)
+            removal = Removal(resource=f"bucket/{name}", removed_at=self._doors.clock())
+        log.info("bucket removed", bucket=name, objects=removal.objects, bytes=removal.bytes)
+        count = "" if removal.objects is None else f" with {removal.objects} objects"
+        self._note(job, "BucketRemoved", f"bucket {name}{count} is gone")
+        return replace(done, removals=(*done.removals, removal))
+
+    async def _write_record(self, seen: Observed, done: Progress) -> Progress:
+        kube, job = self._doors.kube, seen.job
+        newest = self._doors.cache.job(job.names.base, job.uid) or job
+        record = records.build(self._doors.renderer, newest, done.removals, self._doors.clock())
+        try:
+            await kube.create(CONFIGMAPS, record)
+        except AlreadyExists:
+            await kube.merge_patch(
+                CONFIGMAPS,
+                job.names.record,
+                {"metadata": {"labels": record["metadata"]["labels"]}, "data": record["data"]},
+            )
+        except NamespaceTerminating:
+            log.warning("no record: the namespace is being deleted")
+        return replace(done, recorded=True)
+
+
+async def withdraw(doors: Doors, job: Job) -> None:
+    """Remove a Job whose accept failed: silently, for nobody was promised anything.
+
+    The mark comes first and the look for the Secret after it; who completes an accept stores the
+    Secret first and looks for the mark after it. So never do both believe they succeeded.
+    """
+    if not job.withdrawn:
+        raw = await doors.kube.merge_patch(JOBS, job.names.base, jobs.withdrawal_patch(job))
+        job = doors.cache.note_job(raw)
+    if await is_stored(doors, job):
+        raw = await doors.kube.merge_patch(JOBS, job.names.base, jobs.restore_patch(job))
+        doors.cache.note_job(raw)
+        return
+    await doors.kube.delete(JOBS, job.names.base, uid=job.uid, propagation="Foreground")
+    log.warning("launch withdrawn: it was never accepted completely", job=job.names.base)
+
+
+async def is_stored(doors: Doors, job: Job) -> bool:
+    """Tell whether the driver's Secret of this very Job is there: its accept was complete."""
+    secret = await doors.kube.get(SECRETS, job.names.base)
+    return secret is not None and labels.owner_uid(secret) == job.uid

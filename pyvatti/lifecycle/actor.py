@@ -1,0 +1,199 @@
+"""One live job: wakes on changes and at deadlines, observes, decides, acts; one pass at a time.
+
+The rules are the policy's; how a step is done is `acting`'s. A failing step ends this job's pass
+and is tried again with back-off; no other job notices.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from pyvatti.errors import PermanentError, PyvattiError, TransientError
+from pyvatti.lifecycle.acting import Hands, NotYet, is_stored
+from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.runs import RunFollower
+from pyvatti.models import Job, State
+from pyvatti.policy import Action, Observed, Progress, decide, wake_times
+from pyvatti.policy.limits import has_image_error, state_limit
+from pyvatti.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+FIRST_BACKOFF = 0.5  # seconds
+LONGEST_BACKOFF = 60.0  # seconds
+LEAST_PAUSE = 1.0  # seconds between two tries of a failing step, however many changes come
+MOST_ROUNDS = 20  # rounds of observe-decide-act in one pass; more means it does not converge
+
+
+class JobActor:
+    """Brings one Job (name and uid) to its end, by as many passes as that takes."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        hands: Hands,
+        runs: RunFollower,
+        job: Job,
+        rested: Callable[[], None],
+    ) -> None:
+        self.base, self.uid = job.names.base, job.uid
+        self._rested = rested
+        self.progress = Progress()
+        self.resting = False  # its preparation failed and waits for the next try
+        self._doors, self._hands, self._runs = doors, hands, runs
+        self._changed = asyncio.Event()
+        self._failures = 0
+
+    def poke(self) -> None:
+        """Make a pass soon: something about the job changed."""
+        self._changed.set()
+
+    async def live(self) -> None:
+        """Make passes until the Job is gone."""
+        with structlog.contextvars.bound_contextvars(job=self.base):
+            while self._doors.cache.job(self.base, self.uid) is not None:
+                self._changed.clear()
+                delay, least = await self._guarded_pass()
+                await self._rest(delay, least)
+
+    async def _rest(self, delay: float | None, least: float) -> None:
+        """Sleep until a change or for `delay` seconds; at least `least` seconds after a failure."""
+        await asyncio.sleep(least)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if delay is None else max(0.0, delay - least)):
+                await self._changed.wait()
+
+    async def _guarded_pass(self) -> tuple[float | None, float]:
+        try:
+            delay = await self._pass()
+        except NotYet as later:
+            return later.seconds, 0.0
+        except Exception as error:  # noqa: BLE001 - one bad job never stops the others
+            self._set_resting(resting=True)
+            return self._back_off(error)
+        self._failures = 0
+        self._set_resting(resting=False)
+        return delay, 0.0
+
+    def _set_resting(self, *, resting: bool) -> None:
+        if self.resting is not resting:
+            self.resting = resting
+            self._rested()
+
+    def _back_off(self, error: Exception) -> tuple[float, float]:
+        self._failures += 1
+        pause = min(FIRST_BACKOFF * 2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        pause = max(pause * random.uniform(0.7, 1.3), min(asked or 0.0, LONGEST_BACKOFF))  # noqa: S311 - jitter
+        if isinstance(error, PyvattiError):
+            log.warning("pass failed", error=str(error), kind=type(error).__name__, again_in=pause)
+        else:
+            log.error("pass broke", again_in=pause, exc_info=error)
+        return pause, min(LEAST_PAUSE, pause)
+
+    async def _pass(self) -> float | None:
+        """Observe, decide, do the first step, and again until at rest; give the seconds to wait.
+
+        One step at a time: what it changed, or what happened meanwhile, may change the rest.
+        """
+        metrics.passes.inc()
+        before: Action | None = None
+        for _ in range(MOST_ROUNDS):
+            seen = await self._observe()
+            if seen is None:
+                return 0.0
+            now = self._doors.clock()
+            steps = decide(seen, now, self._doors.settings)
+            if not steps:
+                return self._next_wake(seen, now)
+            if steps[0] == before:
+                raise TransientError(f"{type(before).__name__} changes nothing yet")
+            before = steps[0]
+            await self._act(before, seen)
+        raise TransientError("the pass does not come to rest")
+
+    async def _act(self, step: Action, seen: Observed) -> None:
+        name = type(step).__name__
+        try:
+            with metrics.steps.labels(name).time():
+                self.progress = await self._hands.do(step, seen, self.progress)
+        except NotYet:
+            raise
+        except PermanentError as error:
+            metrics.step_errors.labels(name, type(error).__name__).inc()
+            if seen.job.state is not State.REQUESTED:
+                raise
+            log.error("launch refused", step=name, error=str(error))  # noqa: TRY400 - known
+            self.progress = replace(self.progress, refusal=(f"{name}Refused", str(error)))
+        except PyvattiError as error:
+            metrics.step_errors.labels(name, type(error).__name__).inc()
+            raise
+
+    async def _observe(self) -> Observed | None:
+        doors = self._doors
+        job = doors.cache.job(self.base, self.uid)
+        if job is None:
+            return None
+        has_slot = self._hands.has_slot(job)
+        secret = job.state is State.REQUESTED and await self._look_for_secret(
+            job, has_slot=has_slot
+        )
+        now = doors.clock()
+        seen = Observed(
+            job=job,
+            pods=doors.cache.pods(self.uid),
+            vanished=doors.cache.vanished(self.uid),
+            run=self._runs.run_of(job.names.run_name),
+            asked_at=self._runs.asked_at,
+            secret_stands=secret,
+            has_slot=has_slot,
+        )
+        self._note_times(seen, now)
+        limit = state_limit(job, doors.settings)
+        if limit is not None and now >= limit[0] + limit[1]:
+            pods = [pod.uid for pod in seen.pods]
+            events = [await doors.kube.events_about(uid) for uid in (self.uid, *pods)]
+            seen = replace(seen, events=tuple(event for part in events for event in part))
+        return replace(seen, progress=self.progress)
+
+    async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
+        """Tell whether the driver's Secret stands, where the answer decides something."""
+        if job.deleting_since is not None:
+            return False
+        if State.REQUESTED in job.transitions and not has_slot:
+            return False
+        stands = await is_stored(self._doors, job)
+        if stands and not self.progress.accepted:
+            self.progress = replace(self.progress, accepted=True)
+        return stands
+
+    def _note_times(self, seen: Observed, now: datetime) -> None:
+        done, pod = self.progress, seen.pod
+        ended = seen.job.ended is not None or (pod is not None and pod.main_end is not None)
+        if ended and done.end_seen_at is None:
+            done = replace(done, end_seen_at=now)
+        if seen.job.deleting_since is not None and done.deletion_seen_at is None:
+            done = replace(done, deletion_seen_at=now)
+        if not has_image_error(pod):
+            done = replace(done, image_error_since=None)
+        elif done.image_error_since is None:
+            done = replace(done, image_error_since=now)
+        self.progress = done
+
+    def _next_wake(self, seen: Observed, now: datetime) -> float | None:
+        if self._waits_for_accept(seen):
+            # nobody watches Secrets: the accept is completed within moments, or never
+            age = (now - seen.job.accepted_at).total_seconds()
+            return min(max(age, 0.2), 30.0)
+        later = [moment for moment in wake_times(seen, self._doors.settings) if moment > now]
+        return (min(later) - now).total_seconds() if later else None
+
+    def _waits_for_accept(self, seen: Observed) -> bool:
+        queued = seen.job.state is State.REQUESTED and seen.job.suspended
+        marked = State.REQUESTED in seen.job.transitions or self.progress.accepted
+        return queued and not marked and seen.job.deleting_since is None

@@ -1,0 +1,153 @@
+"""Live jobs and their pods as last seen, each parsed once per change. No calls of its own.
+
+Fed by two informers; memory grows with live jobs alone.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from pyvatti import labels
+from pyvatti.errors import Unavailable
+from pyvatti.jobs import read_job, read_pod
+from pyvatti.kube import JOBS, PODS, Informer, KubeClient
+from pyvatti.models import Job, Manifest, Pod
+from pyvatti.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+Listener = Callable[[str], None]
+
+
+def _slim(raw: Manifest) -> Manifest:
+    """Drop what no reader needs: a Job's or Pod's specification is most of its size."""
+    spec = raw.get("spec") or {}
+    kept = {key: spec[key] for key in ("suspend", "nodeName") if key in spec}
+    return {**raw, "spec": kept}
+
+
+class Cache:
+    """The informers of Jobs and Pods and what they say, as values.
+
+    Listeners are called with a job's name (lower-case id) on every change of it or its pods.
+    """
+
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
+        selector = labels.selector(settings.instance, labels.DRIVER)
+        self.job_informer = Informer(
+            client, JOBS, selector=selector, on_change=self._job_changed, trim=_slim
+        )
+        self.pod_informer = Informer(
+            client, PODS, selector=selector, on_change=self._pod_changed, trim=_slim
+        )
+        self._jobs: dict[str, Job] = {}
+        self._base_of: dict[str, str] = {}  # job uid -> job name
+        self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
+        self._vanished: dict[str, Pod] = {}  # job uid -> last pod that went
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Call the listener on every later change."""
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Listener) -> None:
+        """Stop calling the listener."""
+        self._listeners.remove(listener)
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the first lists of Jobs and Pods were read completely."""
+        return self.job_informer.synced and self.pod_informer.synced
+
+    async def wait_synced(self) -> None:
+        """Wait until both informers have read their first list."""
+        await self.job_informer.wait_synced()
+        await self.pod_informer.wait_synced()
+
+    def is_fresh(self, monotonic: float) -> bool:
+        """Tell whether both informers heard from the API server lately."""
+        return self.job_informer.is_fresh(monotonic) and self.pod_informer.is_fresh(monotonic)
+
+    def jobs(self) -> list[Job]:
+        """Give all live jobs."""
+        return list(self._jobs.values())
+
+    def job(self, base: str, uid: str | None = None) -> Job | None:
+        """Give a live job by its name; with a uid, only that very Job."""
+        job = self._jobs.get(base)
+        return job if job is None or uid is None or job.uid == uid else None
+
+    def pods(self, uid: str) -> tuple[Pod, ...]:
+        """Give the pods of one Job."""
+        return tuple(self._pods.get(uid, {}).values())
+
+    def vanished(self, uid: str) -> Pod | None:
+        """Give how the last pod of a Job was when it went away, if one did since start-up."""
+        return self._vanished.get(uid)
+
+    def note_job(self, raw: Manifest) -> Job:
+        """Make the answer of our own write visible at once."""
+        self.job_informer.note_write(raw)
+        return read_job(raw)
+
+    def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if new is None:
+            if old is not None:
+                self._forget(old)
+            return
+        try:
+            job = read_job(new)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("job object not understood", error=type(error).__name__)
+            return
+        self._jobs[job.names.base] = job
+        self._base_of[job.uid] = job.names.base
+        self._announce(job.names.base)
+
+    def _forget(self, old: Manifest) -> None:
+        base, uid = old["metadata"]["name"], old["metadata"]["uid"]
+        if (job := self._jobs.get(base)) is not None and job.uid == uid:
+            del self._jobs[base]
+        self._base_of.pop(uid, None)
+        self._vanished.pop(uid, None)
+        self._announce(base)
+
+    def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        raw = new or old
+        if raw is None:
+            return
+        try:
+            pod = read_pod(raw)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("pod object not understood", error=type(error).__name__)
+            return
+        mine = self._pods.setdefault(pod.job_uid, {})
+        if new is not None:
+            mine[pod.uid] = pod
+        else:
+            mine.pop(pod.uid, None)
+            if pod.job_uid in self._base_of:
+                self._vanished[pod.job_uid] = pod
+        if not mine:
+            del self._pods[pod.job_uid]
+        if (base := self._base_of.get(pod.job_uid)) is not None:
+            self._announce(base)
+
+    def _announce(self, base: str) -> None:
+        for listener in tuple(self._listeners):
+            listener(base)
+
+    def require_synced(self) -> None:
+        """Raise Unavailable before the first lists were read: an empty cache proves nothing."""
+        if not self.is_synced:
+            raise Unavailable("the service has not read the cluster's state yet", retry_after=2)
+
+    def oldest_deletion(self) -> datetime | None:
+        """Give when the longest running clean-up began."""
+        ended = [
+            job.transitions.get(job.state, job.accepted_at)
+            for job in self._jobs.values()
+            if job.state.is_terminal
+        ]
+        return min(ended, default=None)

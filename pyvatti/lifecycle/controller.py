@@ -1,0 +1,136 @@
+"""The acting replica's work: one actor and one courier a live job, admission, Seqera, sweeping.
+
+Runs while this replica holds the Lease; cancelled, it leaves jobs exactly as they are.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NoReturn
+
+import structlog
+
+from pyvatti.lifecycle.acting import Hands
+from pyvatti.lifecycle.actor import JobActor
+from pyvatti.lifecycle.courier import Courier
+from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.runs import RunFollower
+from pyvatti.lifecycle.sweeper import Sweeper
+from pyvatti.models import State
+from pyvatti.policy import admit
+
+log = structlog.get_logger(__name__)
+
+UNLIMITED = 10**9
+BEAT = 5.0  # seconds between two signs of life of the acting loop
+
+
+class Controller:
+    """Brings every live job to its end."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._runs = RunFollower(
+            doors.seqera,
+            interval=doors.settings.poll_interval.total_seconds(),
+            clock=doors.clock,
+            wanted=self._wanted_runs,
+            changed=self._run_changed,
+        )
+        self._hands = Hands(doors, self._runs, self._admitted_now)
+        self._actors: dict[str, JobActor] = {}
+        self._couriers: dict[str, Courier] = {}
+        self._admitted: frozenset[str] | None = None  # None: to be computed again
+        self._run_bases: dict[str, str] = {}
+        self.beat = time.monotonic()
+        self._news = asyncio.Event()
+        self._bases: set[str] = set()
+
+    async def lead(self) -> NoReturn:
+        """Act on all jobs until cancelled; waits for the caches: nothing is decided blindly."""
+        await self._doors.cache.wait_synced()
+        self._doors.cache.listen(self._job_changed)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._runs.follow())
+                group.create_task(Sweeper(self._doors).run())
+                for job in self._doors.cache.jobs():
+                    self._bases.add(job.names.base)
+                await self._dispatch(group)
+        finally:
+            self._doors.cache.ignore(self._job_changed)
+            self._actors.clear()
+            self._couriers.clear()
+        raise AssertionError("the dispatcher only ends by cancellation")
+
+    async def _dispatch(self, group: asyncio.TaskGroup) -> None:
+        """Hand every change to its job's actor; wake the queued jobs that got a slot."""
+        before: frozenset[str] = frozenset()
+        while True:
+            self.beat = time.monotonic()
+            self._news.clear()
+            changed, self._bases = self._bases, set()
+            admitted = self._admitted_now()
+            for base in changed | (admitted - before):
+                self._wake(base, group)
+            before = admitted
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await self._news.wait()
+
+    def _wake(self, base: str, group: asyncio.TaskGroup) -> None:
+        job, actor = self._doors.cache.job(base), self._actors.get(base)
+        if job is None:
+            self._dismiss(base)
+        elif actor is None or actor.uid != job.uid:
+            self._dismiss(base)
+            actor = JobActor(self._doors, self._hands, self._runs, job, self._readmit)
+            courier = Courier(self._doors, self._hands, job)
+            self._actors[base], self._couriers[base] = actor, courier
+            group.create_task(actor.live(), name=f"actor {base}")
+            group.create_task(courier.deliver(), name=f"courier {base}")
+        else:
+            actor.poke()
+            self._couriers[base].poke()
+
+    def _dismiss(self, base: str) -> None:
+        """Let actor and courier see that their Job is gone: both end by themselves."""
+        if (actor := self._actors.pop(base, None)) is not None:
+            actor.poke()
+        if (courier := self._couriers.pop(base, None)) is not None:
+            courier.poke()
+
+    def _job_changed(self, base: str) -> None:
+        self._bases.add(base)
+        self._readmit()
+
+    def _readmit(self) -> None:
+        """Compute anew who has a slot, at the next question."""
+        self._admitted = None
+        self._news.set()
+
+    def _admitted_now(self) -> frozenset[str]:
+        if self._admitted is None:
+            settings = self._doors.settings
+            limit = UNLIMITED if settings.kueue_queue else settings.max_concurrent_jobs
+            resting = frozenset(base for base, actor in self._actors.items() if actor.resting)
+            self._admitted = admit(self._doors.cache.jobs(), limit, resting)
+        return self._admitted
+
+    def _wanted_runs(self) -> Mapping[str, datetime]:
+        """Name the runs that may exist: of jobs that were released and have no final state."""
+        jobs = [
+            job
+            for job in self._doors.cache.jobs()
+            if not job.state.is_terminal and job.state is not State.REQUESTED
+        ]
+        self._run_bases = {job.names.run_name: job.names.base for job in jobs}
+        return {
+            job.names.run_name: job.transitions.get(State.CREATED, job.accepted_at) for job in jobs
+        }
+
+    def _run_changed(self, run_name: str) -> None:
+        if (base := self._run_bases.get(run_name)) is not None:
+            self._job_changed(base)

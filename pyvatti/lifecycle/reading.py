@@ -1,0 +1,204 @@
+"""What anybody asking is told about jobs: live ones from the cache, finished ones from records.
+
+Reads only. Memory holds one page of records, whatever the history.
+"""
+
+import base64
+import heapq
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pyvatti import labels
+from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError
+from pyvatti.jobs import names_for, read_time
+from pyvatti.lifecycle import records
+from pyvatti.lifecycle.doors import Doors
+from pyvatti.models import ClusterEvent, Job, Notice, Record, Removal, State, Verdict, Waiting
+from pyvatti.policy import Observed, admit, waiting_for
+from pyvatti.policy.deciding import NO_POD_PATIENCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLine:
+    """One job in a list. `accepted_at` in UTC."""
+
+    id: str
+    state: State
+    accepted_at: datetime
+    live: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Jobs, newest first; `continue_` asks for the next page and is None on the last."""
+
+    jobs: list[JobLine]
+    continue_: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """Everything about one job."""
+
+    id: str
+    state: State
+    live: bool
+    run_name: str
+    accepted_at: datetime
+    transitions: dict[State, datetime]
+    waiting: Waiting | None
+    verdict: Verdict | None
+    deliveries: tuple[Notice, ...]
+    results_bucket: str | None
+    removed: tuple[Removal, ...]
+    removed_at: datetime | None
+
+
+class Reader:
+    """Answers questions about jobs from any replica."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def show(self, job_id: str) -> JobView:
+        """Give everything about one job. Raises JobNotFound."""
+        self._doors.cache.require_synced()
+        names = names_for(job_id, self._doors.settings.namespace)
+        job = self._doors.cache.job(names.base)
+        if job is not None and not job.withdrawn:
+            return await self._live(job)
+        record = await records.find(self._doors.kube, names)
+        if record is None:
+            raise JobNotFound(names.job_id)
+        return _finished(record)
+
+    async def _live(self, job: Job) -> JobView:
+        seen = self._observed(job)
+        events = await self._events(seen)
+        waiting = waiting_for(replace(seen, events=events), self._doors.settings.kueue_queue)
+        made = job.state is not State.REQUESTED
+        return JobView(
+            id=job.names.job_id,
+            state=job.state,
+            live=True,
+            run_name=job.names.run_name,
+            accepted_at=job.accepted_at,
+            transitions={State.REQUESTED: job.accepted_at} | job.transitions,
+            waiting=waiting,
+            verdict=job.verdict,
+            deliveries=job.outbox,
+            results_bucket=job.names.results_bucket if made else None,
+            removed=(),
+            removed_at=None,
+        )
+
+    def _observed(self, job: Job) -> Observed:
+        cache, settings = self._doors.cache, self._doors.settings
+        admitted = (
+            frozenset({job.names.base})
+            if settings.kueue_queue
+            else admit(cache.jobs(), settings.max_concurrent_jobs)
+        )
+        return Observed(
+            job=job,
+            pods=cache.pods(job.uid),
+            vanished=cache.vanished(job.uid),
+            has_slot=job.names.base in admitted,
+        )
+
+    async def _events(self, seen: Observed) -> tuple[ClusterEvent, ...]:
+        """Read the Events of a released job that does not get going: they say why."""
+        job = seen.job
+        since = job.transitions.get(State.CREATED)
+        if job.state is not State.CREATED or since is None:
+            return ()
+        if self._doors.clock() < since + NO_POD_PATIENCE:
+            return ()
+        uids = [job.uid, *(pod.uid for pod in seen.pods)]
+        try:
+            found = [await self._doors.kube.events_about(uid) for uid in uids]
+        except PyvattiError:
+            return ()  # the job is shown without them
+        return tuple(event for part in found for event in part)
+
+    async def list_jobs(self, state: State | None, limit: int, token: str | None) -> JobPage:
+        """Give live and finished jobs, newest first. Raises InvalidRequest for a bad token."""
+        self._doors.cache.require_synced()
+        before = _read_token(token)
+        newest: list[tuple[tuple[str, str], JobLine]] = []
+        async for line in self._lines(state):
+            key = (line.accepted_at.isoformat(), line.id)
+            if before is not None and key >= before:
+                continue
+            heapq.heappush(newest, (key, line))
+            if len(newest) > limit + 1:
+                heapq.heappop(newest)
+        newest.sort(reverse=True, key=lambda item: item[0])
+        page, more = newest[:limit], len(newest) > limit
+        return JobPage(
+            jobs=[line for _, line in page], continue_=_write_token(page[-1][0]) if more else None
+        )
+
+    async def _lines(self, state: State | None) -> AsyncIterator[JobLine]:
+        live = set()
+        for job in self._doors.cache.jobs():
+            live.add(job.names.job_id)
+            if not job.withdrawn and state in (None, job.state):
+                yield JobLine(
+                    id=job.names.job_id, state=job.state, accepted_at=job.accepted_at, live=True
+                )
+        if state is not None and not state.is_terminal:
+            return
+        extra = {labels.STATE: state.value} if state is not None else None
+        instance = self._doors.settings.instance
+        async for raw in records.every(self._doors.kube, instance, extra=extra):
+            line = _record_line(raw["metadata"])
+            if line is not None and line.id not in live:
+                yield line
+
+
+def _record_line(metadata: dict[str, object]) -> JobLine | None:
+    found = metadata.get("labels")
+    marks = metadata.get("annotations") or {}
+    if not isinstance(found, dict) or not isinstance(marks, dict):
+        return None
+    accepted = read_time(marks.get(labels.ACCEPTED_AT) or str(metadata["creationTimestamp"]))
+    state = found.get(labels.STATE)
+    if accepted is None or state not in set(State) or labels.JOB_ID not in found:
+        return None
+    job_id = str(found[labels.JOB_ID]).upper()
+    return JobLine(id=job_id, state=State(state), accepted_at=accepted, live=False)
+
+
+def _finished(record: Record) -> JobView:
+    return JobView(
+        id=record.job_id,
+        state=record.state,
+        live=False,
+        run_name=record.run_name,
+        accepted_at=record.accepted_at,
+        transitions=record.transitions,
+        waiting=None,
+        verdict=record.verdict,
+        deliveries=record.outbox,
+        results_bucket=record.results_bucket,
+        removed=record.removals,
+        removed_at=record.removed_at,
+    )
+
+
+def _write_token(key: tuple[str, str]) -> str:
+    return base64.urlsafe_b64encode("|".join(key).encode()).decode().rstrip("=")
+
+
+def _read_token(token: str | None) -> tuple[str, str] | None:
+    if not token:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        moment, job_id = text.split("|")
+        datetime.fromisoformat(moment)
+    except ValueError:
+        raise InvalidRequest([("continue", "must be a token of an earlier answer")]) from None
+    return moment, job_id

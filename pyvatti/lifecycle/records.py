@@ -1,0 +1,107 @@
+"""Records: what is kept of a finished job, as a ConfigMap. No request, no personal data, no secret.
+
+A record is written before the Job is let go and deleted by the sweeper after its retention.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pyvatti import labels
+from pyvatti.jobs import read_time
+from pyvatti.kube import CONFIGMAPS, KubeClient
+from pyvatti.manifests import Renderer
+from pyvatti.models import Job, Manifest, Names, Notice, Record, Removal, State
+
+KEY = "record.json"
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+def build(renderer: Renderer, job: Job, removals: tuple[Removal, ...], now: datetime) -> Manifest:
+    """Make the record of a finished job."""
+    record = Record(
+        job_id=job.names.job_id,
+        uid=job.uid,
+        state=job.state,
+        accepted_at=job.accepted_at,
+        finished_at=job.transitions.get(job.state, now),
+        removed_at=now,
+        run_name=job.names.run_name,
+        results_bucket=job.names.results_bucket if job.state is State.SUCCEEDED else None,
+        request_hash=job.request_hash,
+        transitions=job.transitions,
+        verdict=job.verdict,
+        outbox=job.outbox,
+        removals=removals,
+    )
+    text = _RECORD.dump_json(record, exclude_none=True).decode()
+    manifest = renderer.record(job.names, uid=job.uid, state=job.state, data={KEY: text})
+    marks = manifest["metadata"].setdefault("annotations", {})
+    marks[labels.ACCEPTED_AT] = job.accepted_at.isoformat()  # lists read metadata alone
+    return manifest
+
+
+def read(raw: Manifest) -> Record | None:
+    """Read a record; None where it does not parse."""
+    try:
+        return _RECORD.validate_json((raw.get("data") or {}).get(KEY, ""))
+    except ValidationError:
+        return None
+
+
+def dump(record: Record) -> str:
+    """Write a record as JSON."""
+    return _RECORD.dump_json(record, exclude_none=True).decode()
+
+
+async def find(client: KubeClient, names: Names) -> Record | None:
+    """Look up the record of a job; None only where there is definitely none.
+
+    A record nobody can read still says that the id is finished: its name and labels are enough.
+    """
+    raw = await client.get(CONFIGMAPS, names.record)
+    if raw is None:
+        return None
+    return read(raw) or _from_labels(raw, names)
+
+
+def _from_labels(raw: Manifest, names: Names) -> Record:
+    metadata = raw["metadata"]
+    created = read_time(metadata.get("creationTimestamp"))
+    assert created is not None  # noqa: S101 - the API server always sets it
+    state = (metadata.get("labels") or {}).get(labels.STATE)
+    return Record(
+        job_id=names.job_id,
+        uid=labels.owner_uid(raw),
+        state=State.SUCCEEDED if state == State.SUCCEEDED else State.FAILED,
+        accepted_at=created,
+        finished_at=created,
+        removed_at=created,
+        run_name=names.run_name,
+    )
+
+
+async def every(
+    client: KubeClient, instance: str, *, extra: Mapping[str, str] | None = None, page: int = 500
+) -> AsyncIterator[Manifest]:
+    """Give all records' metadata, page by page; memory holds one page."""
+    selector = labels.selector(instance, labels.RECORD)
+    for key, value in (extra or {}).items():
+        selector += f",{key}={value}"
+    token = ""
+    while True:
+        listed = await client.list_page(
+            CONFIGMAPS, selector=selector, limit=page, continue_=token, metadata_only=True
+        )
+        for raw in listed.items:
+            yield raw
+        token = listed.continue_
+        if not token:
+            return
+
+
+def settled(notices: tuple[Notice, ...]) -> list[dict[str, Any]]:
+    """Give the deliveries of a job as plain values."""
+    return [TypeAdapter(Notice).dump_python(notice, mode="json") for notice in notices]

@@ -1,0 +1,125 @@
+"""Looks for leftovers that carry our labels and belong to no live Job, and deletes expired records.
+
+Deletes only what it owns by label and whose Job the API server itself says does not exist; a failed
+look-up deletes nothing.
+"""
+
+import asyncio
+import random
+import time
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+import structlog
+
+from pyvatti import labels
+from pyvatti.errors import NotOurs, PyvattiError
+from pyvatti.jobs import names_for, read_time
+from pyvatti.kube import CONFIGMAPS, JOBS
+from pyvatti.lifecycle import records
+from pyvatti.lifecycle.doors import Doors
+from pyvatti.models import State
+from pyvatti.storage import BucketInfo
+from pyvatti.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+LEAST_AGE = timedelta(hours=1)
+"""How old a bucket without a Job must be: a launch under way is younger."""
+
+
+class Sweeper:
+    """Makes one sweep per interval."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def run(self) -> NoReturn:
+        """Sweep until cancelled; a failed sweep is made again at the next interval."""
+        interval = self._doors.settings.sweep_interval.total_seconds()
+        await asyncio.sleep(interval * random.uniform(0.02, 0.1))  # noqa: S311 - spreads load
+        while True:
+            try:
+                await self.sweep()
+            except PyvattiError as error:
+                log.warning("sweep failed", error=str(error))
+            except Exception:  # the sweeper never stops the controller
+                log.exception("sweep broke")
+            await asyncio.sleep(interval)
+
+    async def sweep(self) -> None:
+        """Remove every leftover there is now."""
+        await self._sweep_records()
+        prefix = f"{self._doors.settings.namespace}-"
+        for bucket in await self._doors.storage.list_buckets(prefix):
+            if self._carries_our_labels(bucket) and await self._is_orphan(bucket):
+                await self._remove_bucket(bucket.name, bucket.labels[labels.BUCKET_JOB_UID])
+
+    def _carries_our_labels(self, bucket: BucketInfo) -> bool:
+        found = bucket.labels
+        return (
+            found.get(labels.BUCKET_MANAGED_BY) == labels.MANAGER
+            and found.get(labels.BUCKET_INSTANCE) == self._doors.settings.instance
+            and bool(found.get(labels.BUCKET_JOB_UID))
+            and bool(found.get(labels.BUCKET_JOB_ID))
+        )
+
+    async def _is_orphan(self, bucket: BucketInfo) -> bool:
+        """Tell whether no live Job and no record of a success claims the bucket."""
+        now = self._doors.clock()
+        if bucket.created_at is None or now < bucket.created_at + LEAST_AGE:
+            return False
+        names = names_for(bucket.labels[labels.BUCKET_JOB_ID], self._doors.settings.namespace)
+        uid = bucket.labels[labels.BUCKET_JOB_UID]
+        job = await self._doors.kube.get(JOBS, names.base)
+        if job is not None and job["metadata"]["uid"] == uid:
+            return False
+        record = await records.find(self._doors.kube, names)
+        claimed = (
+            record is not None
+            and record.uid == uid
+            and record.state is State.SUCCEEDED
+            and bucket.name == record.results_bucket
+        )
+        return not claimed
+
+    async def _remove_bucket(self, name: str, uid: str) -> None:
+        doors = self._doors
+        while (delay := doors.limiter.delay(f"sweep {name}", time.monotonic())) > 0:  # noqa: ASYNC110 - a turn, no condition
+            await asyncio.sleep(delay)
+        try:
+            removal = await doors.storage.delete_bucket(name, job_uid=uid)
+        except NotOurs:
+            return
+        metrics.swept.labels("bucket").inc()
+        log.warning("leftover bucket removed", bucket=name, objects=removal.objects)
+
+    async def _sweep_records(self) -> None:
+        settings, now = self._doors.settings, self._doors.clock()
+        expired = [
+            raw["metadata"]
+            async for raw in records.every(self._doors.kube, settings.instance)
+            if _is_expired(
+                raw["metadata"].get("creationTimestamp"), now, settings.record_retention_seconds
+            )
+        ]
+        for metadata in expired:
+            await self._expire(metadata["labels"].get(labels.JOB_ID, ""), metadata["uid"])
+
+    async def _expire(self, job_id: str, record_uid: str) -> None:
+        """Delete an expired record, after what is left of the results bucket it speaks of."""
+        if not job_id:
+            return
+        names = names_for(job_id, self._doors.settings.namespace)
+        record = await records.find(self._doors.kube, names)
+        if record is not None and record.results_bucket:
+            await self._remove_bucket(record.results_bucket, record.uid)
+        await self._doors.kube.delete(
+            CONFIGMAPS, names.record, uid=record_uid, propagation="Background"
+        )
+        metrics.swept.labels("record").inc()
+
+
+def _is_expired(created: str | None, now: datetime, retention: timedelta) -> bool:
+    moment = read_time(created)
+    return moment is not None and now >= moment + retention
