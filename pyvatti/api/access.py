@@ -1,0 +1,54 @@
+"""Who may call, and how much they may send. No routes here."""
+
+import asyncio
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from pyvatti.api.problems import Unauthorized
+from pyvatti.settings import Settings
+
+MOST_BYTES = 1024 * 1024
+BODY_SECONDS = 10.0
+
+_bearer = HTTPBearer(auto_error=False, description="One of API_TOKENS")
+
+
+class Gate:
+    """Lets requests in: by bearer token, or everybody where API_AUTH is `none`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._open = settings.api_auth == "none"
+        self._tokens = [token.get_secret_value().encode() for token in settings.api_tokens]
+
+    async def __call__(
+        self, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> None:
+        """Raise Unauthorized unless the request carries an accepted token."""
+        if self._open:
+            return
+        given = credentials.credentials.encode() if credentials else b""
+        # every token is compared, in constant time, whichever matches
+        matches = [hmac.compare_digest(given, token) for token in self._tokens]
+        if not any(matches):
+            raise Unauthorized("a bearer token is needed" if not given else "token not accepted")
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a body of at most 1 MiB within 10 s. Raises HTTPException 413 or 408."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > MOST_BYTES:
+        raise HTTPException(413, "the body may have at most 1 MiB")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise HTTPException(413, "the body may have at most 1 MiB")
+    except TimeoutError:
+        raise HTTPException(408, "the body did not arrive in time") from None
+    return bytes(body)

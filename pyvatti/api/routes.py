@@ -1,0 +1,174 @@
+"""The routes about jobs. Each hands over to the lifecycle and shapes its answer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from pyvatti.api.access import read_body
+from pyvatti.api.problems import answers
+from pyvatti.api.service import Service
+from pyvatti.errors import JobNotFound, PyvattiError, Rejected, Unavailable
+from pyvatti.jobs import names_for
+from pyvatti.launch import LaunchRequest, parse_launch
+from pyvatti.lifecycle.reading import JobLine, JobView
+from pyvatti.models import Manifest, State
+from pyvatti.telemetry import metrics
+
+LAUNCH_SECONDS = 2.0  # the backend waits without a time limit of its own
+READ_SECONDS = 10.0
+
+JobId = Annotated[
+    str, Path(pattern=r"^[Ii][Nn][Tt][Pp][0-9]{1,11}$", description="INTP and 1 to 11 digits")
+]
+Container = Literal["transfer", "calculation"]
+
+
+class Accepted(BaseModel):
+    """The answer to an accepted launch."""
+
+    id: str
+
+
+class DryRun(BaseModel):
+    """What a launch would apply, every secret value redacted."""
+
+    id: str
+    manifests: list[dict[str, Any]]
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first; `continue` asks for the next one."""
+
+    jobs: list[JobLine]
+    continue_: str | None = Field(None, serialization_alias="continue")
+
+
+router = APIRouter()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _document_launch() -> dict[str, Any]:
+    schema = LaunchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+@router.post(
+    "/launch",
+    status_code=201,
+    response_model=Accepted | DryRun,
+    responses={
+        200: {"model": DryRun, "description": "Dry run"},
+        **answers(408, 409, 413, 422, 503),
+    },
+    openapi_extra=_document_launch(),
+)
+async def launch(
+    request: Request,
+    response: Response,
+    dry_run: Annotated[bool, Query(description="Validate, render and ask the API server")] = False,  # noqa: FBT002 - a query parameter
+) -> Accepted | DryRun:
+    """Accept a job durably; the same request again changes nothing."""
+    try:
+        parsed = parse_launch(await read_body(request))
+        if dry_run:
+            response.status_code = 200
+            return await _dry_run(request, parsed)
+        async with asyncio.timeout(LAUNCH_SECONDS):
+            job_id = await _service(request).intake.accept(parsed)
+    except Exception as error:
+        metrics.accepted.labels(type(error).__name__).inc()
+        raise
+    metrics.accepted.labels("accepted").inc()
+    return Accepted(id=job_id)
+
+
+async def _dry_run(request: Request, parsed: LaunchRequest) -> DryRun:
+    async with asyncio.timeout(READ_SECONDS):
+        try:
+            manifests: list[Manifest] = await _service(request).intake.dry_run(parsed)
+        except Rejected as error:
+            raise Unavailable(f"the API server refuses the rendered manifests: {error}") from error
+    return DryRun(id=parsed.job_id, manifests=manifests)
+
+
+@router.get("/jobs", responses=answers(422, 503))
+async def list_jobs(
+    request: Request,
+    state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most jobs of a page")] = 100,
+    continue_: Annotated[str | None, Query(alias="continue", max_length=200)] = None,
+) -> JobList:
+    """List live and finished jobs, newest first."""
+    async with asyncio.timeout(READ_SECONDS):
+        page = await _service(request).reader.list_jobs(state, limit, continue_)
+    return JobList(jobs=page.jobs, continue_=page.continue_)
+
+
+@router.get("/jobs/{job_id}", responses=answers(404, 422, 503))
+async def show_job(request: Request, job_id: JobId) -> JobView:
+    """Show everything about one job."""
+    async with asyncio.timeout(READ_SECONDS):
+        return await _service(request).reader.show(job_id)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=202,
+    response_model=Accepted,
+    responses=answers(404, 409, 422, 503),
+)
+async def cancel_job(request: Request, job_id: JobId) -> Accepted:
+    """Cancel a job: it is stopped, cleaned up, and the backend is told `failed`."""
+    async with asyncio.timeout(READ_SECONDS):
+        await _service(request).intake.cancel(job_id)
+    return Accepted(id=job_id.upper())
+
+
+@router.get(
+    "/jobs/{job_id}/log",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The log"},
+        **answers(404, 422, 503),
+    },
+)
+async def read_log(
+    request: Request,
+    job_id: JobId,
+    container: Annotated[Container, Query(description="Which container")] = "calculation",
+    follow: Annotated[bool, Query(description="Stream while it lives")] = True,  # noqa: FBT002 - a query parameter
+) -> StreamingResponse:
+    """Stream a container's log while it lives."""
+    service = _service(request)
+    service.doors.cache.require_synced()
+    names = names_for(job_id, service.doors.settings.namespace)
+    job = service.doors.cache.job(names.base)
+    pods = service.doors.cache.pods(job.uid) if job is not None else ()
+    if not pods:
+        raise JobNotFound(f"{names.job_id} has no pod now")
+    kube, pod = service.doors.kube, pods[-1].name
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for _ in kube.pod_log(pod, container, follow=False, tail_lines=0):
+                pass  # only asks: an error is told before the answer begins
+    except Rejected as error:
+        raise JobNotFound(f"container {container} has no log now") from error
+    log = _end_quietly(kube.pod_log(pod, container, follow=follow))
+    return StreamingResponse(log, media_type="text/plain; charset=utf-8")
+
+
+async def _end_quietly(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass a log on; a pod that goes away ends it."""
+    with contextlib.suppress(PyvattiError):
+        async for chunk in chunks:
+            yield chunk

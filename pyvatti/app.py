@@ -1,0 +1,115 @@
+"""Joins the rooms: opens the doors, starts the tasks, makes the FastAPI application.
+
+No route and no decision here.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import structlog
+from fastapi import FastAPI
+
+from pyvatti.api import Service, make_api
+from pyvatti.backend import Backend
+from pyvatti.errors import PyvattiError
+from pyvatti.kube import Elector, KubeClient
+from pyvatti.lifecycle.cache import Cache
+from pyvatti.lifecycle.controller import Controller
+from pyvatti.lifecycle.doors import Doors, utc_now
+from pyvatti.lifecycle.events import EventRecorder
+from pyvatti.lifecycle.gauges import keep_gauges
+from pyvatti.manifests import Renderer
+from pyvatti.seqera import Seqera
+from pyvatti.settings import Settings
+from pyvatti.storage import BucketLimiter, Storage
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; its lifespan runs the whole service."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with run_service(settings) as service:
+            app.state.service = service
+            yield
+
+    return make_api(settings, lifespan)
+
+
+@contextlib.asynccontextmanager
+async def run_service(settings: Settings) -> AsyncIterator[Service]:
+    """Open the doors, start informers, election and acting; stop all of it at the end.
+
+    Raises ConfigurationError for templates or a kubeconfig that cannot be used.
+    """
+    log.info("starting", settings=settings.model_dump(mode="json"))
+    if settings.storage_emulator_host:
+        log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
+    async with AsyncExitStack() as stack:
+        doors = await _open_doors(settings, stack)
+        controller = Controller(doors)
+        elector = Elector(
+            doors.kube,
+            name=settings.instance,
+            identity=_identity(),
+            lease_duration=settings.lease_duration,
+            renew_deadline=settings.renew_deadline,
+            retry_period=settings.retry_period,
+        )
+        service = Service(doors, elector, controller)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = [
+            group.create_task(doors.cache.job_informer.run(), name="job informer"),
+            group.create_task(doors.cache.pod_informer.run(), name="pod informer"),
+            group.create_task(doors.events.run(), name="events"),
+            group.create_task(elector.run(controller.lead), name="leader election"),
+            group.create_task(keep_gauges(doors, elector), name="gauges"),
+            group.create_task(service.beat(), name="heart"),
+        ]
+        try:
+            yield service
+        finally:
+            log.info("stopping")
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            with contextlib.suppress(PyvattiError, TimeoutError):
+                async with asyncio.timeout(settings.retry_period.total_seconds() * 2):
+                    await elector.release()
+            log.info("stopped")
+
+
+async def _open_doors(settings: Settings, stack: AsyncExitStack) -> Doors:
+    renderer = Renderer(settings)
+    renderer.check()
+    kube = await KubeClient.connect(settings)
+    stack.push_async_callback(kube.close)
+    storage = Storage(settings)
+    stack.push_async_callback(storage.close)
+    seqera = Seqera(settings)
+    stack.push_async_callback(seqera.close)
+    backend = Backend(settings)
+    stack.push_async_callback(backend.close)
+    return Doors(
+        settings=settings,
+        kube=kube,
+        storage=storage,
+        limiter=BucketLimiter(settings.bucket_interval.total_seconds()),
+        seqera=seqera,
+        backend=backend,
+        renderer=renderer,
+        cache=Cache(kube, settings),
+        events=EventRecorder(kube, _identity()),
+        clock=utc_now,
+    )
+
+
+def _identity() -> str:
+    """Name this process for the Lease: the pod's name and something random."""
+    return f"{socket.gethostname()}-{secrets.token_hex(4)}"

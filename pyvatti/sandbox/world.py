@@ -1,0 +1,108 @@
+"""The whole stand-in world in one place: cluster, Seqera, Cloud Storage and backend on loopback.
+
+Knows how a service is pointed at it, and nothing of how the service works.
+"""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from pyvatti.sandbox.backend import BackendStandIn
+from pyvatti.sandbox.driver import DriverRuntime
+from pyvatti.sandbox.driver_plans import PLANS, Plan, Plans, faults_of
+from pyvatti.sandbox.kube.jobcontroller import JobController
+from pyvatti.sandbox.kube.kubelet import Kubelet
+from pyvatti.sandbox.kube.resources import RESOURCES, SERVICEACCOUNTS
+from pyvatti.sandbox.kube.standin import KubeStandIn
+from pyvatti.sandbox.seqera import SeqeraStandIn
+from pyvatti.sandbox.storage import StorageStandIn
+
+Body = dict[str, Any]
+
+PROJECT = "intervene"
+LOCATION = "europe-west2"
+WORKSPACE = 7
+DRIVER_ACCOUNT = "nextflow"
+
+
+def succeed(_pod: Body) -> Plan:
+    """Let every driver succeed."""
+    return PLANS["success"]
+
+
+class World:
+    """`async with World(...) as world` starts everything; `environment` points a service at it.
+
+    `plans` choose what a job's driver does and suffers; `speed` divides the delays of cluster and
+    driver; `rate_limit` makes Cloud Storage refuse bucket calls above its documented rate.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str = "intervene-dev",
+        speed: float = 1.0,
+        plans: Plans = succeed,
+        rate_limit: bool = True,
+    ) -> None:
+        self.namespace = namespace
+        self.kube = KubeStandIn(namespace=namespace, speed=speed)
+        self.storage = StorageStandIn(project=PROJECT, rate_limit=rate_limit)
+        self.seqera = SeqeraStandIn(workspace=WORKSPACE)
+        self.backend = BackendStandIn()
+        self._speed, self._plans = speed, plans
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        enter = self._stack.enter_async_context
+        for stand_in in (self.storage, self.seqera, self.backend, self.kube):
+            await enter(stand_in)
+        runtime = DriverRuntime(
+            storage_url=self.storage.url,
+            seqera_url=self.seqera.url,
+            plans=self._plans,
+            speed=self._speed,
+        )
+        store, logs = self.kube.store, self.kube.logs
+        for account in (DRIVER_ACCOUNT, "pyvatti"):
+            body = {"metadata": {"name": account}}
+            store.create(SERVICEACCOUNTS, self.namespace, body)
+        faults = faults_of(self._plans)
+        await enter(JobController(store, speed=self._speed, faults=faults))
+        await enter(Kubelet(store, logs, runtime, speed=self._speed, faults=faults))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Write the kubeconfig into a folder and give the service's environment variables."""
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.touch(mode=0o600)
+        kubeconfig.write_text(self.kube.kubeconfig())
+        return {
+            "KUBECONFIG": str(kubeconfig),
+            "NAMESPACE": self.namespace,
+            "API_AUTH": "none",
+            "HOST": "127.0.0.1",
+            "STORAGE_EMULATOR_HOST": self.storage.url,
+            "GCP_PROJECT": PROJECT,
+            "GCP_LOCATION": LOCATION,
+            "TOWER_API_URL": self.seqera.url,
+            "TOWER_TOKEN": self.seqera.token,
+            "TOWER_WORKSPACE": str(WORKSPACE),
+            "NOTIFY_URL": self.backend.url,
+            "NOTIFY_TOKEN": self.backend.token,
+            "GLOBUS_DOMAIN": "https://g-sandbox.data.globus.org",
+            "GLOBUS_CLIENT_ID": "sandbox-client",
+            "GLOBUS_CLIENT_SECRET": "sandbox-globus-secret",
+            "GLOBUS_SCOPES": "https://auth.globus.org/scopes/sandbox/https",
+            "KEY_HANDLER_TOKEN": "c2FuZGJveDprZXloYW5kbGVy",
+            "KEY_HANDLER_PASSWORD": "sandbox-key-password",
+            "KEY_HANDLER_URL": "https://keys.example.org/key-handler",
+        }
+
+    def objects(self, kind: str) -> list[str]:
+        """Name the objects of a kind (`Job`, `Secret`, ...) in our namespace."""
+        resource = next(item for item in RESOURCES if item.kind == kind)
+        return [item["metadata"]["name"] for item in self.kube.store.list(resource, self.namespace)]

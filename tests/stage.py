@@ -1,0 +1,135 @@
+"""A stage for stories: the running service on the sandbox, in a hurry, and what stories ask."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from pyvatti.demo import Running, run_stack
+from pyvatti.sandbox.driver_plans import PLANS, Plan, by_job
+from pyvatti.sandbox.world import World
+
+PATIENCE = 30.0  # seconds
+LOOK = 0.01  # seconds between two looks at a condition
+PAYLOADS = Path(__file__).parent / "data" / "payloads"
+FAST = {
+    "POLL_INTERVAL": "0.2",
+    "BUCKET_INTERVAL": "0.02",
+    "FAILED_GRACE": "0.4",
+    "COMPLETE_GRACE": "0.4",
+    "TELEMETRY_GRACE": "0.4",
+    "HANG_GRACE": "0.4",
+    "IMAGE_GRACE": "0.3",
+    "RENEW_DEADLINE": "2",
+    "RETRY_PERIOD": "0.5",
+    "LEASE_DURATION": "3",
+}
+JOB = "INTP00000000513"
+
+
+def payload(name: str) -> dict[str, Any]:
+    """Read one of the recorded payloads."""
+    read: dict[str, Any] = json.loads((PAYLOADS / name).read_text())
+    return read
+
+
+def launch_body(job_id: str = JOB) -> dict[str, Any]:
+    """Give a valid launch request for a job."""
+    body = deepcopy(payload("launch-ok-trait-pfile.json"))
+    body["pipeline_param"]["id"] = job_id
+    return body
+
+
+class Stage:
+    """The service under test and its world."""
+
+    def __init__(self, running: Running) -> None:
+        self.world, self.client, self.url = running.world, running.client, running.url
+
+    async def launch(self, job_id: str = JOB) -> None:
+        """Launch a job and insist on 201."""
+        answer = await self.client.post("/launch", json=launch_body(job_id))
+        assert (answer.status_code, answer.json()) == (201, {"id": job_id}), answer.text
+
+    async def show(self, job_id: str = JOB) -> dict[str, Any]:
+        """Give what the API says of a job."""
+        shown: dict[str, Any] = (await self.client.get(f"/jobs/{job_id}")).json()
+        return shown
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a condition of the world."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    await asyncio.sleep(LOOK)
+        except TimeoutError:
+            raise AssertionError(f"never happened: {what}") from None
+
+    async def until_state(self, *states: str, job_id: str = JOB) -> dict[str, Any]:
+        """Wait until the API says that a job is in one of the states."""
+        shown: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while shown.get("state") not in states:
+                    await asyncio.sleep(LOOK)
+                    shown = await self.show(job_id)
+        except TimeoutError:
+            raise AssertionError(f"never {states}: {shown}") from None
+        return shown
+
+    async def until_finished(self, job_id: str = JOB) -> dict[str, Any]:
+        """Wait until a job is cleaned up; give what its record says."""
+        shown: dict[str, Any] = {"live": True}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while shown.get("live", True):
+                    await asyncio.sleep(LOOK)
+                    shown = await self.show(job_id)
+                while job_id.lower() in self.world.objects("Job"):
+                    await asyncio.sleep(LOOK)
+        except TimeoutError:
+            raise AssertionError(f"never finished: {shown}") from None
+        return shown
+
+    def told(self, job_id: str = JOB) -> list[str]:
+        """Give the events the backend took for a job, in order."""
+        return self.world.backend.delivered(job_id)
+
+    def leftovers(self) -> list[str]:
+        """Name everything sensitive that exists: cluster objects, buckets, objects in them."""
+        kinds = ("Job", "Secret", "Pod")
+        found = [f"{kind} {name}" for kind in kinds for name in self.world.objects(kind)]
+        return found + self.world.storage.leftovers()
+
+    def writes(self, job_id: str = JOB) -> list[str]:
+        """Give the service's writes about one job, Events apart."""
+        base = job_id.lower()
+        return [
+            f"{item.verb} {item.resource}"
+            for item in self.world.kube.requests
+            if item.user_agent.startswith("pyvatti/")
+            and item.method != "GET"
+            and item.resource not in ("events.events.k8s.io", "leases.coordination.k8s.io")
+            and "dryRun" not in item.path
+            and (base in item.path or item.method == "POST")
+        ]
+
+
+@asynccontextmanager
+async def stage(
+    plan: str | Plan = "success",
+    *,
+    jobs: dict[str, str] | None = None,
+    speed: float = 20.0,
+    rate_limit: bool = False,
+    **changes: str,
+) -> AsyncIterator[Stage]:
+    """Run the service; `jobs` gives single jobs (by lower-case id) a plan of their own."""
+    usual = PLANS[plan] if isinstance(plan, str) else plan
+    plans = by_job({base: PLANS[name] for base, name in (jobs or {}).items()}, usual)
+    world = World(plans=plans, speed=speed, rate_limit=rate_limit)
+    async with run_stack(FAST | changes, world) as running:
+        yield Stage(running)
