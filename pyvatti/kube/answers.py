@@ -1,0 +1,207 @@
+"""What an answer of the API server means: bodies decoded, lines split, statuses made our errors.
+
+No requests and no waiting here.
+"""
+
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from pyvatti.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    NamespaceTerminating,
+    NotFound,
+    PyvattiError,
+    QuotaExceeded,
+    Rejected,
+    TransientError,
+    Unavailable,
+    trim,
+)
+from pyvatti.models import ClusterEvent, Manifest
+
+# An object is at most 1.5 MiB in etcd; as JSON of a watch event it may pass 4 MiB.
+LINE_LIMIT = 32 * 2**20
+RETRY_AFTER_LIMIT = 300.0
+
+
+class Expired(TransientError):
+    """The resourceVersion or continue token is too old (410): list anew."""
+
+
+class Malformed(Unavailable):
+    """An answer is not what the API server sends: HTML, cut JSON, a missing key."""
+
+
+class Idle(Unavailable):
+    """A stream said nothing for longer than its idle limit."""
+
+
+class Unauthenticated(Denied):
+    """Our credentials are not accepted (401)."""
+
+
+def decode(body: bytes) -> Manifest:
+    """Parse a JSON object. Raises Malformed."""
+    try:
+        value = orjson.loads(body)
+    except ValueError as error:
+        raise Malformed(f"not JSON: {trim(body[:512].decode(errors='replace'))}") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a JSON object")
+    return value
+
+
+def clean(obj: Manifest) -> Manifest:
+    """Drop `metadata.managedFields`, a third of an object that nobody here reads."""
+    metadata = obj.get("metadata")
+    if isinstance(metadata, dict):
+        metadata.pop("managedFields", None)
+    return obj
+
+
+def read_object(body: bytes) -> Manifest:
+    """Parse the answer about one object. Raises Malformed where it has no kind."""
+    obj = decode(body)
+    if not isinstance(obj.get("kind"), str):
+        raise Malformed("an object without kind")
+    return clean(obj)
+
+
+def read_event(line: bytes) -> Manifest:
+    """Parse a watch line to {"type", "object"}. Raises what an ERROR event means, or Malformed."""
+    event = decode(line)
+    obj = event.get("object")
+    if not isinstance(event.get("type"), str) or not isinstance(obj, dict):
+        raise Malformed("a watch line without type and object")
+    if event["type"] == "ERROR":
+        code = obj.get("code")
+        raise error_for(code if isinstance(code, int) else 500, {}, line, target="watch")
+    clean(obj)
+    return event
+
+
+async def split_lines(
+    chunks: AsyncIterable[bytes], limit: int = LINE_LIMIT
+) -> AsyncIterator[bytes]:
+    """Join chunks and give each line of bytes, without blank ones.
+
+    Raises Malformed for a line over `limit` bytes and Unavailable when the last line was cut.
+    """
+    rest = bytearray()
+    async for chunk in chunks:
+        first, *more = chunk.split(b"\n")
+        rest += first
+        for part in more:
+            if rest:
+                yield bytes(rest)
+            rest = bytearray(part)
+        if len(rest) > limit:
+            raise Malformed(f"a line of more than {limit} bytes")
+    if rest:
+        raise Unavailable("the stream ended inside a line")
+
+
+def error_for(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    target: str,
+    private: bool = False,
+) -> PyvattiError:
+    """Give the error an answer stands for.
+
+    `body` is a Status, `{"reason", "message", "details"}`, or a watch event around one, or
+    anything a proxy sends. `private` keeps the server's words out of the message: they may quote
+    the value of a Secret.
+    """
+    detail = _status(body)
+    reason = str((detail or {}).get("reason") or "")
+    text = f"{target}: {status} {reason}".rstrip()
+    if not private:
+        words = str(detail.get("message") or "") if detail else body[:512].decode(errors="replace")
+        text = f"{text}: {trim(words)}" if words else text
+    wait = _retry_after(headers, detail)
+    if status == 403:
+        return _forbidden(detail or {}, text)
+    if status == 409:
+        return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
+    simple = {401: Unauthenticated, 410: Expired}.get(status)
+    if simple is not None:
+        return simple(text, retry_after=wait)
+    # A 4xx without a Status is a proxy's, not the API server's word about the object.
+    if detail is None or not 400 <= status < 500 or status == 429:
+        return Unavailable(text, retry_after=wait)
+    if status != 404:
+        return Rejected(text)
+    # Only a 404 that names what is missing is about an object; others are about the path.
+    is_definite = reason == "NotFound" and _part(detail, "details").get("name")
+    return NotFound(text) if is_definite else Unavailable(text)
+
+
+def _status(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return None
+    if isinstance(value, dict) and isinstance(value.get("object"), dict):
+        value = value["object"]
+    return value if isinstance(value, dict) and value.get("kind") == "Status" else None
+
+
+def _forbidden(detail: dict[str, Any], text: str) -> PyvattiError:
+    """Tell apart the three meanings of 403 (apiserver: plugin/pkg/admission)."""
+    causes = _part(detail, "details").get("causes")
+    message = str(detail.get("message") or "")
+    terminating = isinstance(causes, list) and any(
+        isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating"
+        for cause in causes
+    )
+    if terminating or "because it is being terminated" in message:
+        return NamespaceTerminating(text)
+    return QuotaExceeded(text) if "exceeded quota" in message else Denied(text)
+
+
+def _retry_after(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:
+    """Read the wait in seconds from the header or the Status; a date there is ignored."""
+    inside = _part(detail or {}, "details").get("retryAfterSeconds")
+    for value in (headers.get("Retry-After"), inside):
+        if value is not None and re.fullmatch(r"\d{1,9}", str(value)):
+            return min(float(value), RETRY_AFTER_LIMIT)
+    return None
+
+
+def read_cluster_event(item: Manifest) -> ClusterEvent:
+    """Read an events.k8s.io/v1 Event: {"reason", "note", "type", "regarding", times}."""
+    times = (
+        _part(item, "series").get("lastObservedTime"),
+        item.get("deprecatedLastTimestamp"),
+        item.get("eventTime"),
+        _part(item, "metadata").get("creationTimestamp"),
+    )
+    return ClusterEvent(
+        reason=str(item.get("reason") or ""),
+        note=trim(str(item.get("note") or "")),
+        warning=item.get("type") == "Warning",
+        at=next((at for at in map(_time, times) if at is not None), None),
+        about=str(_part(item, "regarding").get("kind") or ""),
+    )
+
+
+def _part(obj: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = obj.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
