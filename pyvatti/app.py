@@ -53,7 +53,6 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
         log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
     async with AsyncExitStack() as stack:
         doors = await _open_doors(settings, stack)
-        controller = Controller(doors)
         elector = Elector(
             doors.kube,
             name=settings.instance,
@@ -62,6 +61,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             renew_deadline=settings.renew_deadline,
             retry_period=settings.retry_period,
         )
+        controller = Controller(doors, lambda: elector.may_act)
         service = Service(doors, elector, controller)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [

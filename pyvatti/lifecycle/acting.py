@@ -12,7 +12,13 @@ from typing import assert_never
 import structlog
 
 from pyvatti import jobs, labels
-from pyvatti.errors import AlreadyExists, Conflict, NamespaceTerminating, NotOurs
+from pyvatti.errors import (
+    AlreadyExists,
+    Conflict,
+    NamespaceTerminating,
+    NotOurs,
+    TransientError,
+)
 from pyvatti.kube import CONFIGMAPS, JOBS, PODS, SECRETS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
@@ -42,20 +48,35 @@ class NotYet(Exception):
 
 
 class Hands:
-    """Does one step for one job. `admitted` names the queued jobs that have a slot now."""
+    """Does one step for one job.
+
+    `admitted` names the queued jobs that have a slot now; `may_act` is False from the moment this
+    replica's Lease has run out, before its tasks are cancelled (a paused process wakes up late).
+    """
 
     def __init__(
-        self, doors: Doors, runs: RunFollower, admitted: Callable[[], frozenset[str]]
+        self,
+        doors: Doors,
+        runs: RunFollower,
+        admitted: Callable[[], frozenset[str]],
+        may_act: Callable[[], bool],
     ) -> None:
         self._doors, self._runs, self._admitted = doors, runs, admitted
+        self._may_act = may_act
         self._release_lock = asyncio.Lock()  # the limit is exact: one release at a time is counted
 
     def has_slot(self, job: Job) -> bool:
         """Tell whether a queued job may start now."""
         return job.names.base in self._admitted()
 
+    def require_lease(self) -> None:
+        """Raise TransientError once another replica may act."""
+        if not self._may_act():
+            raise TransientError("this replica no longer holds the Lease")
+
     async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0912, PLR0915 - one arm a step
         """Do one step and give what is known after it. Errors are those of the doors."""
+        self.require_lease()
         job = seen.job
         match step:
             case act.Withdraw():
@@ -181,6 +202,7 @@ class Hands:
         delay = self._doors.limiter.delay(key, time.monotonic())
         if delay > 0:
             raise NotYet(delay)
+        self.require_lease()
 
     async def _make_bucket(self, job: Job, name: str, done: Progress) -> Progress:
         self._await_turn(f"create {name}")

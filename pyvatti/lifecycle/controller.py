@@ -6,7 +6,7 @@ Runs while this replica holds the Lease; cancelled, it leaves jobs exactly as th
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NoReturn
 
@@ -30,7 +30,7 @@ BEAT = 5.0  # seconds between two signs of life of the acting loop
 class Controller:
     """Brings every live job to its end."""
 
-    def __init__(self, doors: Doors) -> None:
+    def __init__(self, doors: Doors, may_act: Callable[[], bool]) -> None:
         self._doors = doors
         self._runs = RunFollower(
             doors.seqera,
@@ -39,7 +39,7 @@ class Controller:
             wanted=self._wanted_runs,
             changed=self._run_changed,
         )
-        self._hands = Hands(doors, self._runs, self._admitted_now)
+        self._hands = Hands(doors, self._runs, self._admitted_now, may_act)
         self._actors: dict[str, JobActor] = {}
         self._couriers: dict[str, Courier] = {}
         self._admitted: frozenset[str] | None = None  # None: to be computed again

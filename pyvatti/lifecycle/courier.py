@@ -79,6 +79,7 @@ class Courier:
         """Tell the oldest pending event; give the seconds to wait before the next one."""
         notice = job.pending[0]
         if self._settled is None or self._settled.sequence != notice.sequence:
+            self._hands.require_lease()
             reply = await self._doors.backend.tell(job.names.job_id, notice)
             settled, pause = self._judge(notice, reply)
             if settled is None:
