@@ -223,7 +223,7 @@ async def _wait_ready(client: httpx.AsyncClient) -> None:
 async def run_demo(scenario: Scenario, say: Say) -> int:
     """Run one job to its end; give the exit code: 0 only if everything is as it must be."""
     say(f"pyvatti demo, scenario {scenario}: one job on the embedded sandbox\n")
-    configure_logging(Settings.model_construct(log_format="console", log_level="critical"))
+    configure_logging(Settings.model_construct(log_format="console", log_level="error"))
     plan = PLANS[PLAN_OF.get(scenario, "success")]
     async with run_stack(HURRY, World(plans=lambda _pod: plan)) as stack:
         timeline = Timeline(say, stack.world)

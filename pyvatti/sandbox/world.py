@@ -35,6 +35,7 @@ class World:
 
     `plans` choose what a job's driver does and suffers; `speed` divides the delays of cluster and
     driver; `rate_limit` makes Cloud Storage refuse bucket calls above its documented rate.
+    Without `has_cluster` only the neighbours are started: the cluster is somebody else's.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class World:
         speed: float = 1.0,
         plans: Plans = succeed,
         rate_limit: bool = True,
+        has_cluster: bool = True,
     ) -> None:
         self.namespace = namespace
         self.kube = KubeStandIn(namespace=namespace, speed=speed)
@@ -51,12 +53,20 @@ class World:
         self.seqera = SeqeraStandIn(workspace=WORKSPACE)
         self.backend = BackendStandIn()
         self._speed, self._plans = speed, plans
+        self._has_cluster = has_cluster
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         enter = self._stack.enter_async_context
-        for stand_in in (self.storage, self.seqera, self.backend, self.kube):
+        for stand_in in (self.storage, self.seqera, self.backend):
             await enter(stand_in)
+        if self._has_cluster:
+            await self._start_cluster()
+        return self
+
+    async def _start_cluster(self) -> None:
+        enter = self._stack.enter_async_context
+        await enter(self.kube)
         runtime = DriverRuntime(
             storage_url=self.storage.url,
             seqera_url=self.seqera.url,
@@ -70,18 +80,19 @@ class World:
         faults = faults_of(self._plans)
         await enter(JobController(store, speed=self._speed, faults=faults))
         await enter(Kubelet(store, logs, runtime, speed=self._speed, faults=faults))
-        return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Write the kubeconfig into a folder and give the service's environment variables."""
-        kubeconfig = folder / "kubeconfig"
-        kubeconfig.touch(mode=0o600)
-        kubeconfig.write_text(self.kube.kubeconfig())
-        return {
-            "KUBECONFIG": str(kubeconfig),
+        cluster = {}
+        if self._has_cluster:
+            kubeconfig = folder / "kubeconfig"
+            kubeconfig.touch(mode=0o600)
+            kubeconfig.write_text(self.kube.kubeconfig())
+            cluster["KUBECONFIG"] = str(kubeconfig)
+        return cluster | {
             "NAMESPACE": self.namespace,
             "API_AUTH": "none",
             "HOST": "127.0.0.1",
