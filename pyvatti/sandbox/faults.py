@@ -41,10 +41,15 @@ class FaultRule:
 
 
 class FaultRules:
-    """The faults of one stand-in; the first matching rule wins."""
+    """The faults of one stand-in; the first matching rule wins.
+
+    `around` is a middleware that stands before the rules and sees every request: for counting,
+    or for ending a client in the middle of its call.
+    """
 
     def __init__(self) -> None:
         self.rules: list[FaultRule] = []
+        self.around: Middleware | None = None
 
     def add(  # noqa: PLR0913 - one keyword per property of a fault
         self,
@@ -99,12 +104,17 @@ class FaultRules:
 def fault_middleware(rules: FaultRules) -> Middleware:
     """Make the aiohttp middleware that applies the rules."""
 
-    @web.middleware
-    async def apply(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def spoil(request: web.Request, handler: Handler) -> web.StreamResponse:
         rule = rules.take(request.method, request.raw_path)
         if rule is None:
             return await handler(request)
         return await _FAULTS[rule.kind](rule, request, handler)
+
+    @web.middleware
+    async def apply(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if rules.around is None:
+            return await spoil(request, handler)
+        return await rules.around(request, lambda passed: spoil(passed, handler))
 
     return apply
 
@@ -123,18 +133,18 @@ async def _html(rule: FaultRule, _request: web.Request, _handler: Handler) -> we
 
 async def _hang(rule: FaultRule, request: web.Request, _handler: Handler) -> web.Response:
     await asyncio.sleep(FOREVER if rule.seconds is None else rule.seconds)
-    return _cut(request)
+    return cut(request)
 
 
 async def _reset(_rule: FaultRule, request: web.Request, _handler: Handler) -> web.Response:
-    return _cut(request)
+    return cut(request)
 
 
 async def _reset_body(
     rule: FaultRule, request: web.Request, handler: Handler
 ) -> web.StreamResponse:
     loop = asyncio.get_running_loop()
-    timer = None if rule.seconds is None else loop.call_later(rule.seconds, _cut, request)
+    timer = None if rule.seconds is None else loop.call_later(rule.seconds, cut, request)
     try:
         answer = await handler(request)
     finally:
@@ -168,10 +178,11 @@ async def _slow(rule: FaultRule, request: web.Request, handler: Handler) -> web.
 
 async def _after(_rule: FaultRule, request: web.Request, handler: Handler) -> web.StreamResponse:
     await handler(request)
-    return _cut(request)
+    return cut(request)
 
 
-def _cut(request: web.Request) -> web.Response:
+def cut(request: web.Request) -> web.Response:
+    """Abort the connection; the answer given back reaches nobody."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)
