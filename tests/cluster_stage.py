@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import yaml
 from kube_cluster import SPEED, Body, Cluster, environment
-from stage import launch_body
+from stage import FAST, launch_body
 
 from pyvatti.demo import run_stack
 from pyvatti.sandbox.world import World
@@ -149,7 +149,8 @@ async def cluster_stage(
     """Run the service against the cluster; scripts are those of the driver's two containers."""
     is_real = cluster.access.kubeconfig is not None
     image = cluster.image
-    settings = BRIEF | {
+    pace = BRIEF if is_real else BRIEF | FAST | {"TELEMETRY_GRACE": "60"}
+    settings = pace | {
         "KUBECONFIG": str(_kubeconfig(cluster, folder)),
         "NAMESPACE": cluster.namespace,
         "INSTANCE": f"t{secrets.token_hex(4)}",

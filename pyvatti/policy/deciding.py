@@ -14,7 +14,7 @@ from pyvatti.policy.limits import grace_end, is_asked_since, is_done, last_look,
 from pyvatti.policy.observed import Observed
 from pyvatti.settings import Settings
 
-NO_POD_PATIENCE = timedelta(seconds=10)
+NO_POD_PATIENCE = timedelta(seconds=3)
 """How long a released job may be without a pod before its Events are read."""
 
 
