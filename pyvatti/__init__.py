@@ -1,3 +1,3 @@
-"""Submits polygenic score workflows on sensitive genomes to Kubernetes and leaves nothing behind."""
+"""Runs polygenic score workflows on sensitive genomes and leaves nothing behind."""
 
 __version__ = "0.1.0"

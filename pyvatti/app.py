@@ -22,6 +22,7 @@ from pyvatti.lifecycle.controller import Controller
 from pyvatti.lifecycle.doors import Doors, utc_now
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.lifecycle.gauges import keep_gauges
+from pyvatti.lifecycle.permissions import Permissions
 from pyvatti.manifests import Renderer
 from pyvatti.seqera import Seqera
 from pyvatti.settings import Settings
@@ -62,7 +63,8 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             retry_period=settings.retry_period,
         )
         controller = Controller(doors, lambda: elector.may_act)
-        service = Service(doors, elector, controller)
+        permissions = Permissions(doors.kube)
+        service = Service(doors, elector, controller, permissions)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [
             group.create_task(doors.cache.job_informer.run(), name="job informer"),
@@ -70,6 +72,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             group.create_task(doors.events.run(), name="events"),
             group.create_task(elector.run(controller.lead), name="leader election"),
             group.create_task(keep_gauges(doors, elector), name="gauges"),
+            group.create_task(permissions.watch(), name="permissions"),
             group.create_task(service.beat(), name="heart"),
         ]
         try:

@@ -281,8 +281,8 @@ async def _sum_up(scenario: Scenario, stack: Running, say: Say, *, finished: boo
         say(f"next step    {verdict['next_step']}")
     say(f"backend took {', '.join(told)}")
     for removal in view["removed"]:
-        count = "never made" if removal["objects"] is None else f"{removal['objects']} objects"
-        say(f"removed      {removal['resource']} ({count}), absence proven by a second look")
+        count = "" if removal["objects"] is None else f" with {removal['objects']} objects"
+        say(f"removed      {removal['resource']}{count}, absence proven by a second look")
     for name in sorted(kept):
         say(f"kept         bucket/{name}: the results, until their lifecycle rule deletes them")
     say(f"kept         ConfigMap {BASE}-record: what happened, no personal data")

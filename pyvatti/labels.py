@@ -1,7 +1,7 @@
 """Every label, annotation and finalizer key pyvatti writes or reads, spelled once.
 
-No logic beyond selectors and ownership. Limits: a label value has at most 63 characters, all annotations of one
-object together 256 KiB (Kubernetes API conventions).
+No logic beyond selectors and ownership. Limits: a label value has at most 63 characters, all
+annotations of one object together 256 KiB (Kubernetes API conventions).
 """
 
 from collections.abc import Mapping

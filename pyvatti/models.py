@@ -180,14 +180,15 @@ class ClusterEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What was removed of one resource, for the record.
+    """What was removed of one resource (`bucket/...`, `secret/...`, `pod/...`), for the record.
 
-    `objects` and `bytes` are None where they were not counted here (already gone).
+    `removed_at` is None where somebody else removed it at a time nobody noted; `objects` and
+    `bytes` are None where they were not counted here (already gone, or not a bucket).
     `proven_absent_at` is the time a second look found nothing.
     """
 
     resource: str
-    removed_at: datetime
+    removed_at: datetime | None = None
     objects: int | None = None
     bytes: int | None = None
     proven_absent_at: datetime | None = None

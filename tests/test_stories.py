@@ -481,3 +481,57 @@ async def test_describe_tells_the_story_by_events_on_the_job():
             return {item["reason"] for item in on.world.kube.store.list(EVENTS)}
 
         await on.until(lambda: set(reasons) <= told(), f"{reasons} are told")
+
+
+async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_proven():
+    async with stage() as on:
+        await on.launch()
+        live = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
+        await on.until_finished()
+
+        report = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
+
+        assert (live["complete"], report["complete"]) == (False, True)
+        removed = {item["resource"]: item for item in report["removed"]}
+        assert set(removed) == {
+            f"secret/{BASE}",
+            f"secret/{BASE}-transfer",
+            f"pods/{BASE}",
+            f"bucket/{WORK}",
+        }
+        assert all(item["proven_absent_at"] for item in removed.values())
+        assert removed[f"bucket/{WORK}"]["objects"] > 0
+        assert removed[f"bucket/{WORK}"]["bytes"] > 0
+        assert report["kept"] == [f"bucket/{RESULTS}", f"configmap/{BASE}-record"]
+
+
+async def test_an_event_the_backend_never_took_can_be_delivered_again():
+    async with stage("transfer_fails") as on:
+        on.world.backend.known = set()  # 404: the backend does not know the id
+        await on.launch()
+        shown = await on.until_finished()
+        assert shown["deliveries"][0]["delivery"] == "dead"
+        refused = await on.client.post(f"/jobs/{JOB}/redeliver")
+        on.world.backend.known = None
+
+        answer = await on.client.post(f"/jobs/{JOB}/redeliver")
+        again = await on.client.post(f"/jobs/{JOB}/redeliver")
+
+        assert refused.status_code == 503
+        assert [item["delivery"] for item in answer.json()["deliveries"]] == ["delivered"]
+        assert again.json() == answer.json()
+        assert on.told() == ["failed"]
+        assert (await on.show())["deliveries"][0]["delivery"] == "delivered"
+
+
+async def test_an_event_nobody_takes_is_given_up_loudly():
+    async with stage("transfer_fails", NOTIFY_GIVE_UP_SECONDS="0.5") as on:
+        on.world.backend.down = True
+        await on.launch()
+
+        shown = await on.until_finished()
+
+        assert shown["deliveries"][0]["delivery"] == "undelivered"
+        await on.until(lambda: any("undelivered" in note for note in notes(on)), "an Event says so")
+        metrics = (await on.client.get("/metrics")).text
+        assert 'pyvatti_notices_total{delivery="undelivered",event="failed"}' in metrics

@@ -15,12 +15,14 @@ from pyvatti.api.service import Service
 from pyvatti.errors import JobNotFound, PyvattiError, Rejected, Unavailable
 from pyvatti.jobs import names_for
 from pyvatti.launch import LaunchRequest, parse_launch
-from pyvatti.lifecycle.reading import JobLine, JobView
-from pyvatti.models import Manifest, State
+from pyvatti.lifecycle.reading import DeletionReport, JobLine, JobView
+from pyvatti.lifecycle.redelivery import redeliver
+from pyvatti.models import Manifest, Notice, State
 from pyvatti.telemetry import metrics
 
 LAUNCH_SECONDS = 2.0  # the backend waits without a time limit of its own
 READ_SECONDS = 10.0
+REDELIVER_SECONDS = 60.0
 
 JobId = Annotated[
     str, Path(pattern=r"^[Ii][Nn][Tt][Pp][0-9]{1,11}$", description="INTP and 1 to 11 digits")
@@ -46,6 +48,13 @@ class JobList(BaseModel):
 
     jobs: list[JobLine]
     continue_: str | None = Field(None, serialization_alias="continue")
+
+
+class Deliveries(BaseModel):
+    """The events of a job and how their delivery stands."""
+
+    id: str
+    deliveries: list[Notice]
 
 
 router = APIRouter()
@@ -124,7 +133,6 @@ async def show_job(request: Request, job_id: JobId) -> JobView:
 @router.delete(
     "/jobs/{job_id}",
     status_code=202,
-    response_model=Accepted,
     responses=answers(404, 409, 422, 503),
 )
 async def cancel_job(request: Request, job_id: JobId) -> Accepted:
@@ -132,6 +140,21 @@ async def cancel_job(request: Request, job_id: JobId) -> Accepted:
     async with asyncio.timeout(READ_SECONDS):
         await _service(request).intake.cancel(job_id)
     return Accepted(id=job_id.upper())
+
+
+@router.get("/jobs/{job_id}/deletion", responses=answers(404, 422, 503))
+async def show_deletion(request: Request, job_id: JobId) -> DeletionReport:
+    """Show what a job made, when it was removed and how its absence was proven."""
+    async with asyncio.timeout(READ_SECONDS):
+        return await _service(request).reader.deletion(job_id)
+
+
+@router.post("/jobs/{job_id}/redeliver", responses=answers(404, 422, 503))
+async def redeliver_events(request: Request, job_id: JobId) -> Deliveries:
+    """Tell the backend again what it never took of a finished job."""
+    async with asyncio.timeout(REDELIVER_SECONDS):
+        outbox = await redeliver(_service(request).doors, job_id)
+    return Deliveries(id=job_id.upper(), deliveries=list(outbox))
 
 
 @router.get(

@@ -8,6 +8,7 @@ from pyvatti.kube import Elector
 from pyvatti.lifecycle.controller import Controller
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.intake import Intake
+from pyvatti.lifecycle.permissions import Permissions
 from pyvatti.lifecycle.reading import Reader
 
 BEAT = 1.0  # seconds
@@ -17,8 +18,15 @@ LONGEST_SILENCE = 60.0  # seconds without a beat after which the process counts 
 class Service:
     """The running service, as the API sees it."""
 
-    def __init__(self, doors: Doors, elector: Elector, controller: Controller) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        elector: Elector,
+        controller: Controller,
+        permissions: Permissions,
+    ) -> None:
         self.doors = doors
+        self._permissions = permissions
         self.intake = Intake(doors)
         self.reader = Reader(doors)
         self._elector, self._controller = elector, controller
@@ -46,4 +54,4 @@ class Service:
             return ["the cluster's state is not read yet"]
         if not cache.is_fresh(time.monotonic()):
             return ["the Kubernetes API is not heard"]
-        return []
+        return [f"permission is missing: {name}" for name in self._permissions.missing]

@@ -32,6 +32,7 @@ from pyvatti.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 PATCH_TRIES = 5
+STRAY_PAUSE = 1.0  # seconds
 SPOKEN = {
     State.DEPLOYED: "Deployed",
     State.SUCCEEDED: "Succeeded",
@@ -106,7 +107,8 @@ class Hands:
                     SECRETS, job.names.transfer_secret, propagation="Background"
                 )
                 self._note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
-                return replace(done, transfer_gone=True)
+                gone = self._gone(f"secret/{job.names.transfer_secret}")
+                return replace(done, transfer_gone=True, removals=(*done.removals, gone))
             case act.Enter():
                 await self._enter(job, step)
             case act.StopJob():
@@ -247,13 +249,31 @@ class Hands:
             metadata = pod["metadata"]
             if not metadata.get("deletionTimestamp"):
                 await kube.delete(PODS, metadata["name"], uid=metadata["uid"])
+        strays = len(pods)
         for name in (names.base, names.transfer_secret):
             secret = await kube.get(SECRETS, name)
             if secret is not None and labels.owner_uid(secret) == job.uid:
                 await kube.delete(SECRETS, name, uid=secret["metadata"]["uid"])
-        if pods:
-            raise NotYet(1.0)  # a stopped pod may write until it is gone
-        return replace(done, strays_gone=True)
+                strays += 1
+        if strays:
+            raise NotYet(STRAY_PAUSE)  # a stopped pod may write until it is gone: look again
+        return replace(done, strays_gone=True, removals=self._proven(job, done))
+
+    def _gone(self, resource: str) -> Removal:
+        return Removal(resource=resource, removed_at=self._doors.clock())
+
+    def _proven(self, job: Job, done: Progress) -> tuple[Removal, ...]:
+        """Add that the cluster was looked through and holds nothing of the job but the Job."""
+        now, names = self._doors.clock(), job.names
+        noted = {removal.resource: removal for removal in done.removals}
+        found = [f"secret/{names.base}", f"secret/{names.transfer_secret}", f"pods/{names.base}"]
+        return tuple(
+            replace(
+                noted.get(resource) or Removal(resource=resource, removed_at=None),
+                proven_absent_at=now,
+            )
+            for resource in found
+        )
 
     async def _remove_bucket(self, job: Job, name: str, done: Progress) -> Progress:
         storage = self._doors.storage
@@ -263,7 +283,7 @@ class Hands:
             removal = await storage.delete_bucket(name, job_uid=job.uid)
         except NotOurs:
             log.warning("bucket is not ours and stays", bucket=name)
-            removal = Removal(resource=f"bucket/{name}", removed_at=self._doors.clock())
+            removal = Removal(resource=f"bucket/{name}", removed_at=None)
         log.info("bucket removed", bucket=name, objects=removal.objects, bytes=removal.bytes)
         count = "" if removal.objects is None else f" with {removal.objects} objects"
         self._note(job, "BucketRemoved", f"bucket {name}{count} is gone")

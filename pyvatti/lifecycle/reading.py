@@ -55,6 +55,21 @@ class JobView:
     removed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionReport:
+    """What a job made and what became of it. `complete` once everything is proven gone.
+
+    `kept` names what survives on purpose: the results of a success, until their lifecycle rule
+    deletes them, and the record.
+    """
+
+    id: str
+    complete: bool
+    removed: tuple[Removal, ...]
+    removed_at: datetime | None
+    kept: tuple[str, ...]
+
+
 class Reader:
     """Answers questions about jobs from any replica."""
 
@@ -72,6 +87,19 @@ class Reader:
         if record is None:
             raise JobNotFound(names.job_id)
         return _finished(record)
+
+    async def deletion(self, job_id: str) -> DeletionReport:
+        """Give the deletion report of a job; of a live one it is not complete. JobNotFound."""
+        view = await self.show(job_id)
+        kept = [f"bucket/{view.results_bucket}"] if view.results_bucket else []
+        names = names_for(view.id, self._doors.settings.namespace)
+        return DeletionReport(
+            id=view.id,
+            complete=not view.live,
+            removed=view.removed,
+            removed_at=view.removed_at,
+            kept=() if view.live else (*kept, f"configmap/{names.record}"),
+        )
 
     async def _live(self, job: Job) -> JobView:
         seen = self._observed(job)

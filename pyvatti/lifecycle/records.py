@@ -5,7 +5,6 @@ A record is written before the Job is let go and deleted by the sweeper after it
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,7 +12,7 @@ from pyvatti import labels
 from pyvatti.jobs import read_time
 from pyvatti.kube import CONFIGMAPS, KubeClient
 from pyvatti.manifests import Renderer
-from pyvatti.models import Job, Manifest, Names, Notice, Record, Removal, State
+from pyvatti.models import Job, Manifest, Names, Record, Removal, State
 
 KEY = "record.json"
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
@@ -36,8 +35,8 @@ def build(renderer: Renderer, job: Job, removals: tuple[Removal, ...], now: date
         outbox=job.outbox,
         removals=removals,
     )
-    text = _RECORD.dump_json(record, exclude_none=True).decode()
-    manifest = renderer.record(job.names, uid=job.uid, state=job.state, data={KEY: text})
+    data = {KEY: dump(record)}
+    manifest = renderer.record(job.names, uid=job.uid, state=job.state, data=data)
     marks = manifest["metadata"].setdefault("annotations", {})
     marks[labels.ACCEPTED_AT] = job.accepted_at.isoformat()  # lists read metadata alone
     return manifest
@@ -100,8 +99,3 @@ async def every(
         token = listed.continue_
         if not token:
             return
-
-
-def settled(notices: tuple[Notice, ...]) -> list[dict[str, Any]]:
-    """Give the deliveries of a job as plain values."""
-    return [TypeAdapter(Notice).dump_python(notice, mode="json") for notice in notices]
