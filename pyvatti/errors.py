@@ -4,6 +4,7 @@ PyvattiError
 ├── ConfigurationError      the operator must change something: named in the message
 ├── TransientError          the world may change: tried again with back-off
 │   ├── Unavailable         a neighbour does not answer, or not usefully
+│   │   ├── RateLimited     it wants fewer calls
 │   │   └── Denied          it refuses our credentials or permissions for now
 │   │       └── QuotaExceeded   nothing is left of an object quota
 │   └── Conflict            somebody else wrote first: read again
@@ -46,6 +47,10 @@ class TransientError(PyvattiError):
 
 class Unavailable(TransientError):
     """A neighbour refused the connection, hung, answered 429 or 5xx, or answered nonsense."""
+
+
+class RateLimited(Unavailable):
+    """A neighbour refuses because of too many calls (429): all calls of the kind must pause."""
 
 
 class Denied(Unavailable):

@@ -1,0 +1,221 @@
+"""Blocking calls of google-cloud-storage in threads: time limits, retries, errors of ours.
+
+Knows no bucket and no object: those are in the functions it is given.
+"""
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+from requests.adapters import HTTPAdapter
+
+from pyvatti.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    Conflict,
+    Denied,
+    PyvattiError,
+    RateLimited,
+    Rejected,
+    Unavailable,
+    trim,
+)
+from pyvatti.settings import Settings
+
+CONNECT_SECONDS = 3.05
+MOST_CONNECTIONS = 12  # the client keeps 10 by default and throws further ones away after use
+MOST_THREADS = 32  # given-up calls included
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the door waits, in seconds.
+
+    `read` is for the next piece of an answer, `call` for the whole of it: longer than connecting
+    and reading once, so that their clearer errors show. `pauses` lie between tries.
+    """
+
+    read: float = 20.0
+    call: float = 30.0
+    pauses: tuple[float, ...] = (0.2, 1.0)
+
+
+class Connection:
+    """One client for all threads, built by the first call: credentials may have to be fetched."""
+
+    def __init__(self, settings: Settings, patience: Patience) -> None:
+        self.patience = patience
+        self.timeout = (CONNECT_SECONDS, patience.read)
+        self._project = settings.gcp_project
+        self._emulator = settings.storage_emulator_host
+        self._client: Any = None
+        self._lock = threading.Lock()
+        if self._emulator and not self._emulator.startswith(("http://", "https://")):
+            raise ConfigurationError("STORAGE_EMULATOR_HOST: must begin with http:// or https://")
+        if self._emulator:
+            log.warning("cloud storage calls go to an emulator", host=self._emulator)
+
+    def client(self) -> Any:
+        """Give the client; blocks, for threads only. Raises what google.auth raises."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        if self._client is not None:
+            self._client.close()
+
+    def _connect(self) -> Any:
+        client = storage.Client(project=self._project, **self._options())
+        for scheme in ("http://", "https://"):
+            # The way of Google's own samples to size the pool; no public name exists.
+            client._http.mount(  # noqa: SLF001
+                scheme, HTTPAdapter(pool_maxsize=MOST_CONNECTIONS)
+            )
+        # It serves tracing alone, and asks about buckets in threads of its own, with retries of
+        # two minutes and without our limits. The client checks everywhere that it is there.
+        client._bucket_metadata_cache = None  # noqa: SLF001
+        return client
+
+    def _options(self) -> dict[str, Any]:
+        if not self._emulator:
+            return {}
+        # With real credentials the client would send their token to that host in clear.
+        return {
+            "credentials": AnonymousCredentials(),
+            "client_options": {"api_endpoint": self._emulator},
+        }
+
+
+class Calls:
+    """Runs functions of the client in at most `threads` threads at a time.
+
+    A thread cannot be cancelled. A call that is given up (time limit, cancellation) frees its
+    turn at once and leaves its thread to end by itself; MOST_THREADS bounds what piles up so.
+    """
+
+    def __init__(self, connection: Connection, threads: int) -> None:
+        self.timeout = connection.timeout
+        self.pauses = connection.patience.pauses
+        self._seconds = connection.patience.call
+        self._connection = connection
+        self._turns = CapacityLimiter(threads)
+        self._threads = CapacityLimiter(MOST_THREADS)  # only keeps us off anyio's shared default
+        self._running = 0
+        self._lock = threading.Lock()
+
+    async def run(self, what: str, call: Callable[[Any], T]) -> T:
+        """Call once with the client. Raises Unavailable, Denied, Conflict or Rejected."""
+        with mapped(what):
+            async with self._turns:
+                if self._running >= MOST_THREADS:
+                    raise Unavailable(f"{what}: too many calls hang")
+                async with asyncio.timeout(self._seconds):
+                    return await to_thread.run_sync(
+                        self._counted, call, limiter=self._threads, abandon_on_cancel=True
+                    )
+
+    async def patiently(self, what: str, call: Callable[[Any], T]) -> T:
+        """Call again after each pause while it is Unavailable: for calls that change nothing."""
+        for pause in self.pauses:
+            try:
+                return await self.run(what, call)
+            except Unavailable as exc:
+                if isinstance(exc, Denied) or exc.retry_after:
+                    raise
+                await asyncio.sleep(jittered(pause))
+        return await self.run(what, call)
+
+    def _counted(self, call: Callable[[Any], T]) -> T:
+        with self._lock:
+            self._running += 1
+        try:
+            return call(self._connection.client())
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+def jittered(seconds: float) -> float:
+    """Spread a pause by half of it, so that threads do not come back in step."""
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
+
+
+@contextmanager
+def mapped(what: str) -> Iterator[None]:
+    """Turn every foreign exception into one of ours that says what was tried."""
+    try:
+        yield
+    except PyvattiError:
+        raise
+    except api.GoogleAPICallError as exc:
+        raise _of_answer(what, exc) from exc
+    except auth.GoogleAuthError as exc:
+        kind = Unavailable if isinstance(exc, auth.TransportError) or exc.retryable else Denied
+        raise kind(trim(f"{what}: {exc}")) from exc
+    except TimeoutError as exc:
+        raise Unavailable(f"{what}: no complete answer in time") from exc
+    except (OSError, api.GoogleAPIError) as exc:  # requests' exceptions are OSErrors
+        raise Unavailable(trim(f"{what}: {type(exc).__name__}: {exc}")) from exc
+    except (ValueError, TypeError, LookupError, AttributeError) as exc:
+        # The client trusts the shape of an answer: one without the shape fails anywhere inside.
+        raise Unavailable(trim(f"{what}: answer not understood: {exc!r}")) from exc
+
+
+def of_status(status: int | None, text: str, retry_after: float | None = None) -> PyvattiError:
+    """Give our error for an HTTP status of Cloud Storage."""
+    text = trim(text)
+    if status in (401, 403):
+        return Denied(text)
+    if status == 409:
+        return AlreadyExists(text)
+    if status == 412:
+        return Conflict(text)
+    if status == 429:
+        return RateLimited(text, retry_after=retry_after)
+    if status == 408 or status is None or not 400 <= status < 500:
+        return Unavailable(text, retry_after=retry_after)
+    return Rejected(text)
+
+
+def is_definite(exc: Any) -> bool:
+    """Whether a 404 comes from Cloud Storage; a gateway's HTML page says nothing about a bucket."""
+    response = exc.response
+    return response is None or not response.content.lstrip().startswith(b"<")
+
+
+def _of_answer(what: str, exc: Any) -> PyvattiError:
+    text = f"{what}: {exc.code} {exc.message}"
+    if exc.code == 404 and not is_definite(exc):
+        return Unavailable(trim(text))
+    header = exc.response.headers.get("Retry-After") if exc.response is not None else None
+    return of_status(exc.code, text, _seconds(header))
+
+
+def _seconds(header: str | None) -> float | None:
+    """Read a Retry-After: seconds or an HTTP date (RFC 9110, section 10.2.3)."""
+    if not header:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

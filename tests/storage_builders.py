@@ -1,0 +1,76 @@
+"""A storage door and its stand-in, joined by a socket, for the tests of both.
+
+No assertions.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pyvatti.sandbox.storage import StorageStandIn, error_form
+from pyvatti.settings import Settings
+from pyvatti.storage import Patience, Storage
+
+WORK = "intervene-dev-intp00000000044-work"
+RESULTS = "intervene-dev-intp00000000044-results"
+JOB_ID = "INTP00000000044"
+UID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+CALM = Patience(read=5, call=8)
+OTHER_UID = "550e8400-e29b-41d4-a716-446655440000"
+
+
+def build_settings(**changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "namespace": "intervene-dev",
+        "api_auth": "none",
+        "tower_token": "tower",
+        "tower_workspace": 1,
+        "globus_domain": "https://globus.example",
+        "globus_client_id": "client",
+        "globus_client_secret": "secret",
+        "globus_scopes": "scope",
+        "key_handler_token": "handler",
+        "key_handler_password": "password",
+        "key_handler_url": "https://keys.example",
+        "gcp_project": "intervene",
+        "gcp_location": "europe-west2",
+        "notify_url": "https://backend.example",
+        "notify_token": "notify",
+    }
+    return Settings(**(values | changes))
+
+
+@asynccontextmanager
+async def open_door(
+    url: str, *, patience: Patience = CALM, **changes: Any
+) -> AsyncIterator[Storage]:
+    door = Storage(build_settings(storage_emulator_host=url, **changes), patience=patience)
+    try:
+        yield door
+    finally:
+        await door.close()
+
+
+@asynccontextmanager
+async def joined(**changes: Any) -> AsyncIterator[tuple[Storage, StorageStandIn]]:
+    """Give a door and the stand-in it talks to."""
+    async with StorageStandIn() as service, open_door(service.url, **changes) as door:
+        yield door, service
+
+
+async def create_work(door: Storage, *, job_uid: str = UID) -> None:
+    await door.create_bucket(WORK, job_id=JOB_ID, job_uid=job_uid, purpose="work")
+
+
+def refusal(status: int, reason: str = "injected") -> str:
+    """Spell a refusal as Cloud Storage does."""
+    return json.dumps(error_form(status, reason, f"injected {status}"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, at most 10 seconds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)

@@ -1,0 +1,321 @@
+"""Cloud Storage misbehaves: every fault at every call, and what the door makes of it."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from storage_builders import UID, WORK, create_work, joined, open_door, refusal, until
+
+from pyvatti.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    PyvattiError,
+    Rejected,
+    TransientError,
+    Unavailable,
+)
+from pyvatti.sandbox.faults import Kind
+from pyvatti.storage import Patience
+from pyvatti.storage.calls import mapped
+
+QUICK = Patience(read=0.5, call=1, pauses=(0.01, 0.01))
+T = TypeVar("T")
+BUCKET = rf"/storage/v1/b/{WORK}\?"
+FAULTS = [
+    pytest.param("status", {"status": 500, "body": refusal(500)}, Unavailable, id="500"),
+    pytest.param("status", {"status": 503, "body": refusal(503)}, Unavailable, id="503"),
+    pytest.param("status", {"status": 429, "body": refusal(429)}, Unavailable, id="429"),
+    pytest.param("status", {"status": 408, "body": refusal(408)}, Unavailable, id="408"),
+    pytest.param("status", {"status": 401, "body": refusal(401)}, Denied, id="401"),
+    pytest.param("status", {"status": 404, "body": "<html>no"}, Unavailable, id="404 of a gateway"),
+    pytest.param("status", {"status": 200, "body": "[1]"}, Unavailable, id="200 with a list"),
+    pytest.param("status", {"status": 200, "body": ""}, Unavailable, id="200 with nothing"),
+    pytest.param("html", {}, Unavailable, id="HTML 502"),
+    pytest.param("hang", {}, Unavailable, id="silence"),
+    pytest.param("reset", {}, Unavailable, id="connection reset"),
+    pytest.param("reset_body", {}, Unavailable, id="cut in the body"),
+    pytest.param("truncate", {}, Unavailable, id="half a JSON body"),
+    pytest.param("after", {}, Unavailable, id="answer lost"),
+]
+
+
+async def insist(call: Callable[[], Awaitable[T]]) -> T:
+    """Call until it works: on a busy machine a good answer may be late too."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(Unavailable):
+                return await call()
+
+
+@pytest.mark.parametrize(("kind", "details", "expected"), FAULTS)
+async def test_failed_create_is_made_good_by_the_next(
+    kind: Kind, details: dict[str, Any], expected: type[TransientError]
+):
+    async with joined(patience=QUICK) as (door, service):
+        service.faults.add("POST", r"/storage/v1/b\?", kind, count=1, **details)
+
+        with pytest.raises(expected) as caught:
+            await create_work(door)
+        await insist(partial(create_work, door))
+
+        assert isinstance(caught.value, TransientError)
+        assert service.buckets[WORK].labels["job-uid"] == UID
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("GET", BUCKET, id="at the look"),
+        pytest.param("GET", rf"/b/{WORK}/o\?", id="at the list"),
+        pytest.param("POST", "/batch/", id="at a batch"),
+        pytest.param("DELETE", BUCKET, id="at the bucket"),
+    ],
+)
+@pytest.mark.parametrize(("kind", "details", "expected"), FAULTS)
+async def test_failing_deletion_is_an_error_until_it_is_done(
+    method: str, path: str, kind: Kind, details: dict[str, Any], expected: type[TransientError]
+):
+    async with joined(patience=QUICK) as (door, service):
+        await insist(partial(create_work, door))
+        for number in range(150):
+            service.put_object(WORK, f"data/{number}", b"acgt")
+        service.faults.add(method, path, kind, **details)
+
+        delete = partial(door.delete_bucket, WORK, job_uid=UID)
+        try:
+            removal = await delete()
+        except expected:
+            service.faults.clear()
+            removal = await insist(delete)
+
+        assert service.leftovers() == []
+        assert (removal.objects, removal.bytes) == (150, 600)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("GET", BUCKET, id="at the look"),
+        pytest.param("GET", rf"/b/{WORK}/o\?", id="at the list"),
+        pytest.param("POST", "/batch/", id="at a batch"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["reset", "after", "html", "slow"])
+async def test_short_fault_of_a_repeatable_call_is_not_felt(method: str, path: str, kind: Kind):
+    async with joined() as (door, service):
+        await create_work(door)
+        for number in range(150):
+            service.put_object(WORK, f"data/{number}", b"acgt")
+        service.faults.add(method, path, kind, count=1, seconds=0.1)
+
+        removal = await door.delete_bucket(WORK, job_uid=UID)
+
+        assert (removal.objects, removal.bytes) == (150, 600)
+        assert service.leftovers() == []
+
+
+async def test_lost_answer_of_the_bucket_delete_is_looked_up():
+    async with joined() as (door, service):
+        await create_work(door)
+        service.faults.add("DELETE", BUCKET, "after", count=1)
+
+        removal = await door.delete_bucket(WORK, job_uid=UID)
+
+        assert removal.proven_absent_at is not None
+        assert service.leftovers() == []
+
+
+@pytest.mark.parametrize("fault", [{}, {"after": True}], ids=["before", "after the change"])
+async def test_failing_part_of_a_batch_is_tried_again(fault: dict[str, Any]):
+    async with joined() as (door, service):
+        await create_work(door)
+        for number in range(150):
+            service.put_object(WORK, f"data/{number}", b"acgt")
+        service.fail_parts(503, name="7", count=20, **fault)
+
+        removal = await door.delete_bucket(WORK, job_uid=UID)
+
+        assert removal.objects == 150
+        assert service.leftovers() == []
+
+
+async def test_parts_that_keep_failing_end_in_an_error_and_are_done_later():
+    async with joined() as (door, service):
+        await create_work(door)
+        for number in range(150):
+            service.put_object(WORK, f"data/{number}", b"acgt")
+        service.fail_parts(503, name="149", count=3)
+
+        with pytest.raises(Unavailable, match="data/149"):
+            await door.delete_bucket(WORK, job_uid=UID)
+        left = list(service.buckets[WORK].objects)
+        removal = await door.delete_bucket(WORK, job_uid=UID)
+
+        assert left == ["data/149"]
+        assert removal.objects == 150
+        assert service.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        pytest.param("7", 7, id="seconds"),
+        pytest.param(
+            format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3600, id="a date"
+        ),
+        pytest.param("soon", None, id="nonsense"),
+    ],
+)
+async def test_wait_asked_for_by_the_server_is_passed_on(header: str, seconds: float | None):
+    async with joined() as (door, service):
+        service.faults.add(
+            "POST",
+            r"/storage/v1/b\?",
+            "status",
+            status=429,
+            body=refusal(429),
+            headers={"Retry-After": header},
+        )
+
+        with pytest.raises(Unavailable) as caught:
+            await create_work(door)
+
+        assert caught.value.retry_after == pytest.approx(seconds, abs=100)
+        assert service.counters["buckets.insert"] == 0
+        assert len(service.requests) == 1
+
+
+async def test_refused_connection_is_unavailable():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with open_door(url) as door:
+            with pytest.raises(Unavailable):
+                await create_work(door)
+
+
+async def test_answer_that_comes_byte_by_byte_is_given_up():
+    async with joined(patience=Patience(read=5, call=0.5)) as (door, service):
+        service.drip = 0.002
+
+        begun = time.monotonic()
+        with pytest.raises(Unavailable, match="in time"):
+            await create_work(door)
+        took = time.monotonic() - begun
+        service.drip = 0.0
+        await insist(partial(create_work, door))
+
+        assert took < 2
+        assert service.buckets[WORK].labels["job-uid"] == UID
+
+
+async def test_client_asks_nothing_behind_our_back():
+    async with joined() as (door, service):
+        for number in range(10):
+            assert not await door.has_object(f"missing-{number}", "results/", "report.html")
+        await create_work(door)
+        await door.delete_bucket(WORK, job_uid=UID)
+        await door.list_buckets("intervene-dev-")
+
+        assert service.counters["objects.list"] == 10 + 1
+        assert service.counters["buckets.get"] == 2  # whose it is, and that it is gone
+
+
+async def test_event_loop_goes_on_while_the_server_is_silent():
+    async with joined(patience=Patience(read=0.5)) as (door, service):
+        service.faults.add("POST", r"/storage/v1/b\?", "hang")
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        async with asyncio.TaskGroup() as group:
+            ticker = group.create_task(tick())
+            with pytest.raises(Unavailable):
+                await create_work(door)
+            ticker.cancel()
+
+        assert ticks > 20
+
+
+async def test_cancelled_call_returns_at_once():
+    async with joined(patience=Patience(read=2)) as (door, service):
+        rule = service.faults.add("POST", r"/storage/v1/b\?", "hang")
+
+        async with asyncio.TaskGroup() as group:
+            creation = group.create_task(create_work(door))
+            await until(lambda: rule.hits > 0)
+            begun = time.monotonic()
+            creation.cancel()
+        took = time.monotonic() - begun
+
+        assert creation.cancelled()
+        assert took < 1
+
+
+async def test_calls_that_pile_up_are_refused_and_recover_by_themselves():
+    async with joined(patience=Patience(read=1.5, call=0.2)) as (door, service):
+        service.faults.add("POST", r"/storage/v1/b\?", "hang")
+
+        async def attempt() -> str:
+            try:
+                await create_work(door)
+            except Unavailable as exc:
+                return str(exc)
+            return "made"
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(attempt()) for _ in range(45)]
+        service.faults.clear()
+        async with asyncio.timeout(10):
+            while await attempt() != "made":
+                await asyncio.sleep(0.05)
+
+        assert sum("too many calls hang" in task.result() for task in tasks) >= 45 - 32
+        assert WORK in service.buckets
+
+
+@pytest.mark.parametrize(
+    ("foreign", "ours"),
+    [
+        pytest.param(api.Unauthorized("x"), Denied, id="401"),
+        pytest.param(api.Forbidden("x"), Denied, id="403"),
+        pytest.param(api.BadRequest("x"), Rejected, id="400"),
+        pytest.param(api.NotFound("x"), Rejected, id="404 where none is expected"),
+        pytest.param(api.Conflict("x"), AlreadyExists, id="409"),
+        pytest.param(api.PreconditionFailed("x"), Conflict, id="412"),
+        pytest.param(api.TooManyRequests("x"), Unavailable, id="429"),
+        pytest.param(api.ServiceUnavailable("x"), Unavailable, id="503"),
+        pytest.param(api.RetryError("x", None), Unavailable, id="retries used up"),
+        pytest.param(requests.ReadTimeout("x"), Unavailable, id="read timeout"),
+        pytest.param(requests.exceptions.ChunkedEncodingError("x"), Unavailable, id="cut body"),
+        pytest.param(auth.DefaultCredentialsError("x"), Denied, id="no credentials"),
+        pytest.param(auth.RefreshError("x"), Denied, id="token not renewed"),
+        pytest.param(auth.RefreshError("x", retryable=True), Unavailable, id="renewal failed"),
+        pytest.param(auth.TransportError("x"), Unavailable, id="token server not reached"),
+        pytest.param(TimeoutError(), Unavailable, id="time limit"),
+        pytest.param(ValueError("x"), Unavailable, id="answer not understood"),
+    ],
+)
+def test_foreign_error_becomes_ours(foreign: Exception, ours: type[PyvattiError]):
+    with pytest.raises(ours) as caught, mapped("create bucket x"):
+        raise foreign
+
+    assert type(caught.value) is ours
+    assert caught.value.__cause__ is foreign
+    assert str(caught.value).startswith("create bucket x")
+    assert len(str(caught.value)) <= 256
