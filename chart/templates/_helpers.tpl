@@ -1,0 +1,199 @@
+{{/* Name of every object: the release's name, so that release "hattivatti" gives the Service the backend calls. */}}
+{{- define "hattivatti.fullname" -}}
+{{- $name := .Values.fullnameOverride | default .Release.Name -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]{0,51}[a-z0-9])?$" $name) -}}
+{{- fail (printf "release name %q: the Service is named after it, so it must begin with a letter and hold only a-z, 0-9 and -, at most 53; choose another or set fullnameOverride" $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/* Immutable in a Deployment: never add to these. */}}
+{{- define "hattivatti.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "hattivatti.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "hattivatti.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: hattivatti
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* Name, namespace and labels of one object: list of the root, a suffix of the name, further labels (ours win). */}}
+{{- define "hattivatti.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ printf "%s%s" (include "hattivatti.fullname" $root) (index . 1) | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
+labels:
+  {{- merge (include "hattivatti.labels" $root | fromYaml) (index . 2) | toYaml | nindent 2 }}
+{{- end -}}
+
+{{- define "hattivatti.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "hattivatti.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hattivatti.driverServiceAccountName" -}}
+{{- if .Values.driver.serviceAccount.create -}}
+{{- .Values.driver.serviceAccount.name | default (printf "%s-driver" (include "hattivatti.fullname" .)) -}}
+{{- else -}}
+{{- .Values.driver.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Value of INSTANCE: label of the service's objects and name of its Lease. */}}
+{{- define "hattivatti.instance" -}}
+{{- .Values.config.instance | default (include "hattivatti.fullname" .) -}}
+{{- end -}}
+
+{{- define "hattivatti.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where credentials come from: a JSON object {setting: {name, key}}; settings without a source are left out. */}}
+{{- define "hattivatti.secretSources" -}}
+{{- $sources := dict -}}
+{{- range $setting, $value := .Values.secrets -}}
+  {{- $reference := index $.Values.secretRefs $setting -}}
+  {{- $variable := $setting | snakecase | upper -}}
+  {{- if and (eq $setting "apiTokens") (ne $.Values.config.apiAuth "token") -}}
+  {{- else if $reference -}}
+    {{- $_ := set $sources $setting (dict "name" $reference.name "key" ($reference.key | default $variable)) -}}
+  {{- else if $value -}}
+    {{- $_ := set $sources $setting (dict "name" (include "hattivatti.fullname" $) "key" $variable) -}}
+  {{- else if $.Values.existingSecret -}}
+    {{- $_ := set $sources $setting (dict "name" $.Values.existingSecret "key" $variable) -}}
+  {{- end -}}
+{{- end -}}
+{{- $sources | toJson -}}
+{{- end -}}
+
+{{/* Credentials the chart's own Secret holds: a JSON object {VARIABLE: value}. */}}
+{{- define "hattivatti.ownSecrets" -}}
+{{- $own := dict -}}
+{{- range $setting, $source := include "hattivatti.secretSources" . | fromJson -}}
+  {{- if and (eq $source.name (include "hattivatti.fullname" $)) (index $.Values.secrets $setting) (not (index $.Values.secretRefs $setting)) -}}
+    {{- $_ := set $own $source.key (index $.Values.secrets $setting) -}}
+  {{- end -}}
+{{- end -}}
+{{- $own | toJson -}}
+{{- end -}}
+
+{{/* Path of the operator's templates inside the container. */}}
+{{- define "hattivatti.templatesDir" -}}
+{{- if or .Values.templates.files .Values.templates.existingConfigMap -}}
+/etc/pyvatti/templates
+{{- else -}}
+{{- .Values.config.templatesDir -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Plain settings as a JSON object {VARIABLE: text}. toJson, not toString: 1000000 must not become 1e+06. */}}
+{{- define "hattivatti.environment" -}}
+{{- $environment := dict
+    "NAMESPACE" .Release.Namespace
+    "INSTANCE" (include "hattivatti.instance" .)
+    "DRIVER_SERVICE_ACCOUNT" (include "hattivatti.driverServiceAccountName" .)
+    "KUBERNETES_VERSION" (.Values.config.kubernetesVersion | default (regexFind "^v?[0-9]+[.][0-9]+" .Capabilities.KubeVersion.Version | trimPrefix "v"))
+    "TEMPLATES_DIR" (include "hattivatti.templatesDir" .) -}}
+{{- range $setting, $value := omit .Values.config "instance" "kubernetesVersion" "templatesDir" -}}
+  {{- $_ := set $environment ($setting | snakecase | upper) (kindIs "string" $value | ternary $value ($value | toJson)) -}}
+{{- end -}}
+{{- range $variable, $value := $environment -}}
+  {{- if or (eq $value "") (eq $value "null") -}}
+    {{- $_ := unset $environment $variable -}}
+  {{- end -}}
+{{- end -}}
+{{- $environment | toJson -}}
+{{- end -}}
+
+{{- define "hattivatti.podSecurityContext" -}}
+runAsNonRoot: true
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- $id := index $.Values.securityContext $key }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $key }}: {{ $id | int64 }}
+{{- end }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "hattivatti.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Everything that can be refused before an object exists, in one message. */}}
+{{- define "hattivatti.check" -}}
+{{- $problems := list -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]{0,37}[a-z0-9])?$" .Release.Namespace) -}}
+  {{- $problems = append $problems (printf "namespace %q: bucket and run names begin with it, so it must begin with a letter and have at most 39 characters" .Release.Namespace) -}}
+{{- end -}}
+{{- range $setting := list "apiAuth" "towerWorkspace" "globusDomain" "globusClientId" "globusScopes" "keyHandlerUrl" "gcpProject" "gcpLocation" "notifyUrl" -}}
+  {{- if eq (index $.Values.config $setting | toString) "" -}}
+    {{- $problems = append $problems (printf "config.%s: must be set" $setting) -}}
+  {{- end -}}
+{{- end -}}
+{{- $sources := include "hattivatti.secretSources" . | fromJson -}}
+{{- range $setting := keys .Values.secrets | sortAlpha -}}
+  {{- if and (not (hasKey $sources $setting)) (or (ne $setting "apiTokens") (eq $.Values.config.apiAuth "token")) -}}
+    {{- $problems = append $problems (printf "secrets.%s: must be set, or existingSecret, or secretRefs.%s" $setting $setting) -}}
+  {{- end -}}
+{{- end -}}
+{{- with .Values.config -}}
+  {{- if not (and (gt (float64 .leaseDuration) (float64 .renewDeadline)) (gt (float64 .renewDeadline) (mulf 1.2 .retryPeriod))) -}}
+    {{- $problems = append $problems "config.leaseDuration > config.renewDeadline > 1.2 x config.retryPeriod must hold" -}}
+  {{- end -}}
+  {{- if and .fusion (not .wave) -}}
+    {{- $problems = append $problems "config.fusion: needs config.wave" -}}
+  {{- end -}}
+{{- end -}}
+{{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.drainSeconds) -}}
+  {{- $problems = append $problems "terminationGracePeriodSeconds: must be more than drainSeconds" -}}
+{{- end -}}
+{{- if and .Values.templates.files .Values.templates.existingConfigMap -}}
+  {{- $problems = append $problems "templates: set files or existingConfigMap, not both" -}}
+{{- end -}}
+{{- if and .Values.config.templatesDir (or .Values.templates.files .Values.templates.existingConfigMap) -}}
+  {{- $problems = append $problems "config.templatesDir: cannot be set together with templates" -}}
+{{- end -}}
+{{- range $kind := list "ingress" "httpRoute" -}}
+  {{- if and (index $.Values $kind).enabled (ne $.Values.config.apiAuth "token") -}}
+    {{- $problems = append $problems (printf "%s.enabled: an API that is reachable from outside needs config.apiAuth token" $kind) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
+  {{- $problems = append $problems "ingress.host: must be set while ingress.enabled" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+  {{- $problems = append $problems "httpRoute.parentRefs: must be set while httpRoute.enabled" -}}
+{{- end -}}
+{{- if and .Values.resourceQuota.enabled (not .Values.resourceQuota.hard) -}}
+  {{- $problems = append $problems "resourceQuota.hard: must be set while resourceQuota.enabled" -}}
+{{- end -}}
+{{- if and .Values.limitRange.enabled (not .Values.limitRange.limits) -}}
+  {{- $problems = append $problems "limitRange.limits: must be set while limitRange.enabled" -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+  {{- if or (hasKey (include "hattivatti.environment" $ | fromJson) .name) (hasKey $.Values.config (.name | lower | camelcase | untitle)) (hasKey $.Values.secrets (.name | lower | camelcase | untitle)) (has .name (list "NAMESPACE" "DRIVER_SERVICE_ACCOUNT" "GOOGLE_APPLICATION_CREDENTIALS")) -}}
+    {{- $problems = append $problems (printf "extraEnv: %s is set by another value of this chart" .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- if $problems -}}
+{{- fail (printf "\n\nThis cannot be installed yet:\n  - %s\n" (join "\n  - " $problems)) -}}
+{{- end -}}
+{{- end -}}
