@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test check lint types imports spelling bench test-cluster lock clean
+.PHONY: chart chart-docs image sbom chaos
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -52,6 +53,27 @@ lock: ## Pin every dependency by hash (needs uv)
 	  --python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
 	  --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
+	echo hatchling==1.33.0 | uv pip compile --universal --generate-hashes --no-annotate \
+	  --no-header --no-emit-index-url --python-version 3.11 - -o requirements-build.lock
+
+chart: $(STAMP) ## Lint and render the chart with a real helm, print its permissions, run its tests
+	$(BIN)/python tests/chart_tools.py check
+	$(BIN)/python tests/chart_tools.py permissions
+	$(BIN)/pytest tests/test_chart*.py tests/test_permissions.py
+
+chart-docs: $(STAMP) ## Write the tables of chart/README.md anew
+	$(BIN)/python tests/chart_docs.py
+
+image: $(STAMP) ## Build the service's image and test it
+	.ci/image build
+	$(BIN)/pytest tests/test_image.py
+
+sbom: ## Write the image's bill of materials to build/sbom.json
+	mkdir -p build
+	.ci/image sbom build/sbom.json
+
+chaos: $(STAMP) ## Kill the service at every step and soak it; prints a table
+	$(BIN)/python -m chaos
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) .make build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \

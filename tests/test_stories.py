@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from stage import JOB, Stage, launch_body, payload, stage
 
+from pyvatti.sandbox.kube.jobcontroller import KueueStandIn
 from pyvatti.sandbox.kube.resources import EVENTS, JOBS, PODS, RESOURCEQUOTAS
 
 BASE = JOB.lower()
@@ -535,3 +536,28 @@ async def test_an_event_nobody_takes_is_given_up_loudly():
         await on.until(lambda: any("undelivered" in note for note in notes(on)), "an Event says so")
         metrics = (await on.client.get("/metrics")).text
         assert 'pyvatti_notices_total{delivery="undelivered",event="failed"}' in metrics
+
+
+async def test_with_kueue_the_queue_alone_decides_when_a_job_starts():
+    async with stage(KUEUE_QUEUE="genomes", MAX_CONCURRENT_JOBS="1") as on:
+        await on.launch()
+        await on.launch(OTHER)
+        waiting = [(await until_queued(on, job_id))["waiting"]["on"] for job_id in (JOB, OTHER)]
+
+        async with KueueStandIn(on.world.kube.store, {"genomes": 2}, speed=20.0):
+            ended = [(await on.until_finished(job_id))["state"] for job_id in (JOB, OTHER)]
+
+        assert waiting == ["Kueue", "Kueue"]
+        assert ended == ["Succeeded", "Succeeded"]
+        assert on.told()[-1] == "succeeded"
+
+
+async def until_queued(on: Stage, job_id: str) -> dict[str, Any]:
+    """Wait until a job carries its queue's name."""
+
+    def is_queued() -> bool:
+        jobs = {item["metadata"]["name"]: item for item in on.world.kube.store.list(JOBS)}
+        return "kueue.x-k8s.io/queue-name" in jobs[job_id.lower()]["metadata"]["labels"]
+
+    await on.until(is_queued, "it is handed to Kueue")
+    return await on.show(job_id)

@@ -4,8 +4,9 @@
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import assert_never
 
@@ -17,6 +18,7 @@ from pyvatti.errors import (
     Conflict,
     NamespaceTerminating,
     NotOurs,
+    RateLimited,
     TransientError,
 )
 from pyvatti.kube import CONFIGMAPS, JOBS, PODS, SECRETS
@@ -33,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 PATCH_TRIES = 5
 STRAY_PAUSE = 1.0  # seconds
+RATE_PAUSE = 5.0  # seconds without bucket calls after a 429 that names none
 SPOKEN = {
     State.DEPLOYED: "Deployed",
     State.SUCCEEDED: "Succeeded",
@@ -206,12 +209,23 @@ class Hands:
             raise NotYet(delay)
         self.require_lease()
 
+    @contextlib.contextmanager
+    def _minding_the_rate(self) -> Iterator[None]:
+        """Make all bucket calls pause when Cloud Storage says that they are too many."""
+        try:
+            yield
+        except RateLimited as error:
+            pause = error.retry_after or RATE_PAUSE
+            self._doors.limiter.postpone(pause, time.monotonic())
+            raise
+
     async def _make_bucket(self, job: Job, name: str, done: Progress) -> Progress:
         self._await_turn(f"create {name}")
         purpose: Purpose = "work" if name == job.names.work_bucket else "results"
-        await self._doors.storage.create_bucket(
-            name, job_id=job.names.base, job_uid=job.uid, purpose=purpose
-        )
+        with self._minding_the_rate():
+            await self._doors.storage.create_bucket(
+                name, job_id=job.names.base, job_uid=job.uid, purpose=purpose
+            )
         log.info("bucket made", bucket=name)
         self._note(job, "BucketMade", f"bucket {name} is made")
         return replace(done, buckets=done.buckets | {name})
@@ -280,7 +294,8 @@ class Hands:
         try:
             if await storage.empty_bucket(name, job_uid=job.uid):
                 self._await_turn(f"delete {name}")
-            removal = await storage.delete_bucket(name, job_uid=job.uid)
+            with self._minding_the_rate():
+                removal = await storage.delete_bucket(name, job_uid=job.uid)
         except NotOurs:
             log.warning("bucket is not ours and stays", bucket=name)
             removal = Removal(resource=f"bucket/{name}", removed_at=None)

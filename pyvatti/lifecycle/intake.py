@@ -128,15 +128,18 @@ class Intake:
     async def dry_run(self, request: LaunchRequest) -> list[Manifest]:
         """Ask the API server about everything that would be applied; creates nothing.
 
-        Raises Rejected with the server's words, JobExists for a taken name.
+        Raises Rejected with the server's words, JobExists for a taken name, JobFinished.
         """
         names = names_for(request.job_id, self._doors.settings.namespace)
+        if await records.find(self._doors.kube, names) is not None:
+            raise JobFinished(FINISHED)
         manifests = self._doors.renderer.everything(request, names)
         for kind, manifest in zip((JOBS, SECRETS, SECRETS), manifests, strict=True):
             try:
                 await self._doors.kube.create(kind, manifest, dry_run=True)
             except AlreadyExists:
-                raise JobExists(SAME_ID) from None
+                taken = f"{kind.kind} {manifest['metadata']['name']}"
+                raise JobExists(f"{taken} exists already") from None
         return [redact(manifest) for manifest in manifests]
 
     async def cancel(self, job_id: str) -> None:

@@ -18,6 +18,8 @@ from pyvatti.models import ClusterEvent, Job, Notice, Record, Removal, State, Ve
 from pyvatti.policy import Observed, admit, waiting_for
 from pyvatti.policy.deciding import NO_POD_PATIENCE
 
+PAGE_SECONDS = 2.0  # a caller waits; a page of records takes a fraction of that
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLine:
@@ -180,7 +182,8 @@ class Reader:
             return
         extra = {labels.STATE: state.value} if state is not None else None
         instance = self._doors.settings.instance
-        async for raw in records.every(self._doors.kube, instance, extra=extra):
+        kube = self._doors.kube
+        async for raw in records.every(kube, instance, extra=extra, patience=PAGE_SECONDS):
             line = _record_line(raw["metadata"])
             if line is not None and line.id not in live:
                 yield line

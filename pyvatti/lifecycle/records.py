@@ -3,6 +3,7 @@
 A record is written before the Job is let go and deleted by the sweeper after its retention.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
@@ -83,17 +84,26 @@ def _from_labels(raw: Manifest, names: Names) -> Record:
 
 
 async def every(
-    client: KubeClient, instance: str, *, extra: Mapping[str, str] | None = None, page: int = 500
+    client: KubeClient,
+    instance: str,
+    *,
+    extra: Mapping[str, str] | None = None,
+    page: int = 500,
+    patience: float | None = None,
 ) -> AsyncIterator[Manifest]:
-    """Give all records' metadata, page by page; memory holds one page."""
+    """Give all records' metadata, page by page; memory holds one page.
+
+    Raises TimeoutError when a single page takes longer than `patience` seconds.
+    """
     selector = labels.selector(instance, labels.RECORD)
     for key, value in (extra or {}).items():
         selector += f",{key}={value}"
     token = ""
     while True:
-        listed = await client.list_page(
-            CONFIGMAPS, selector=selector, limit=page, continue_=token, metadata_only=True
-        )
+        async with asyncio.timeout(patience):
+            listed = await client.list_page(
+                CONFIGMAPS, selector=selector, limit=page, continue_=token, metadata_only=True
+            )
         for raw in listed.items:
             yield raw
         token = listed.continue_

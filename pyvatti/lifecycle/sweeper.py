@@ -5,6 +5,7 @@ look-up deletes nothing.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from datetime import datetime, timedelta
@@ -85,6 +86,8 @@ class Sweeper:
 
     async def _remove_bucket(self, name: str, uid: str) -> None:
         doors = self._doors
+        with contextlib.suppress(NotOurs):
+            await doors.storage.empty_bucket(name, job_uid=uid)  # before the turn: it takes time
         while (delay := doors.limiter.delay(f"sweep {name}", time.monotonic())) > 0:  # noqa: ASYNC110 - a turn, no condition
             await asyncio.sleep(delay)
         try:

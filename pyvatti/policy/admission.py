@@ -1,5 +1,6 @@
 """PURE: which queued jobs may start. The only question across jobs."""
 
+import heapq
 from collections.abc import Iterable
 
 from pyvatti.models import Job, State
@@ -19,14 +20,17 @@ def admit(jobs: Iterable[Job], limit: int, resting: frozenset[str] = frozenset()
     one job that cannot be prepared does not keep the others from starting. Jobs on their way out
     need no slot.
     """
-    live = list(jobs)
-    free = limit - sum(holds_slot(job) for job in live)
-    queued = sorted(
-        (
-            job
-            for job in live
-            if job.state is State.REQUESTED and job.suspended and job.deleting_since is None
-        ),
-        key=lambda job: (job.names.base in resting, job.accepted_at, job.names.base),
-    )
-    return frozenset(job.names.base for job in queued[: max(free, 0)])
+    queued, held = [], 0
+    for job in jobs:
+        if holds_slot(job):
+            held += 1
+        elif job.state is State.REQUESTED and job.deleting_since is None:
+            queued.append(job)
+    free = max(limit - held, 0)
+    if free < len(queued):
+        queued = heapq.nsmallest(
+            free,
+            queued,
+            key=lambda job: (job.names.base in resting, job.accepted_at, job.names.base),
+        )
+    return frozenset(job.names.base for job in queued)

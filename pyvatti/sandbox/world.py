@@ -52,6 +52,7 @@ class World:
         self.storage = StorageStandIn(project=PROJECT, rate_limit=rate_limit)
         self.seqera = SeqeraStandIn(workspace=WORKSPACE)
         self.backend = BackendStandIn()
+        self.service_token: str | None = None  # the service's own; None: the administrator's
         self._speed, self._plans = speed, plans
         self._has_cluster = has_cluster
         self._stack = AsyncExitStack()
@@ -90,7 +91,7 @@ class World:
         if self._has_cluster:
             kubeconfig = folder / "kubeconfig"
             kubeconfig.touch(mode=0o600)
-            kubeconfig.write_text(self.kube.kubeconfig())
+            kubeconfig.write_text(self.kube.kubeconfig(self.service_token))
             cluster["KUBECONFIG"] = str(kubeconfig)
         return cluster | {
             "NAMESPACE": self.namespace,

@@ -1,0 +1,119 @@
+"""The chart's Role is exactly what the service uses: everything it does is granted, and no more."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from chart_tools import granted, rendered_rules
+from stage import FAST, JOB, Stage
+
+from pyvatti.demo import run_stack
+from pyvatti.lifecycle.permissions import NEEDED
+from pyvatti.sandbox.driver_plans import PLANS
+from pyvatti.sandbox.kube import KubeStandIn
+from pyvatti.sandbox.kube.resources import JOBS, PODS, ROLEBINDINGS, ROLES
+from pyvatti.sandbox.world import World
+
+NAMESPACE = "intervene-dev"
+USER = f"system:serviceaccount:{NAMESPACE}:hattivatti"
+TOKEN = "the-service-account-token"
+Rules = list[dict[str, list[str]]]
+
+
+@asynccontextmanager
+async def guarded_stage(
+    rules: Rules, plan: str = "success", **changes: str
+) -> AsyncIterator[Stage]:
+    """Run the service under a Role of these rules, as its own user."""
+    world = World(plans=lambda _pod: PLANS[plan], speed=20.0, rate_limit=False)
+    world.kube = KubeStandIn(tokens={TOKEN: USER}, enforce_rbac=True, speed=20.0)
+    world.service_token = TOKEN
+    meta = {"metadata": {"name": "hattivatti"}}
+    account = {"kind": "ServiceAccount", "name": "hattivatti", "namespace": NAMESPACE}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "hattivatti"}
+    world.kube.store.create(ROLES, NAMESPACE, {**meta, "rules": rules})
+    world.kube.store.create(
+        ROLEBINDINGS, NAMESPACE, {**meta, "roleRef": role, "subjects": [account]}
+    )
+    async with run_stack(FAST | changes, world) as running:
+        yield Stage(running)
+
+
+async def the_stories(rules: Rules) -> tuple[set[tuple[str, str]], list[int]]:
+    """Run stories that reach every corner; give what was used and the statuses of refusals."""
+    used: set[tuple[str, str]] = set()
+    refused: list[int] = []
+    for plan in ("success", "transfer_fails", "seqera_silent"):
+        async with guarded_stage(
+            rules, plan, RECORD_RETENTION_SECONDS="1", SWEEP_INTERVAL="0.5"
+        ) as on:
+            await on.launch()
+            await on.client.post("/launch", params={"dry_run": "true"}, json={})
+            await on.until_finished()
+            await on.client.get("/jobs")
+            record = f"{JOB.lower()}-record"
+            await on.until(lambda: record not in on.world.objects("ConfigMap"), "record expires")  # noqa: B023 - awaited within the loop
+            used |= on.world.kube.used.get(USER, set())
+            refused += [item.status for item in on.world.kube.requests if item.status == 403]
+    async with guarded_stage(rules, "slow", TIMEOUT_SECONDS="1") as on:
+        on.world.backend.known = set()
+        await on.launch()
+        await on.until(lambda: bool(on.world.objects("Pod")), "the pod is made")
+        await on.until_state("Created")
+        await on.until(lambda: logs_are_there(on), "the transfer runs")
+        await on.client.get(f"/jobs/{JOB}/log", params={"container": "transfer", "follow": "false"})
+        on.world.kube.store.delete(JOBS, NAMESPACE, JOB.lower(), propagation="Orphan")
+        await on.until_finished()
+        await on.client.post(f"/jobs/{JOB}/redeliver")
+        on.world.backend.known = None
+        await on.client.post(f"/jobs/{JOB}/redeliver")
+        used |= on.world.kube.used.get(USER, set())
+        refused += [item.status for item in on.world.kube.requests if item.status == 403]
+    async with guarded_stage(rules, "slow", TIMEOUT_SECONDS="1") as on:
+        await on.launch()
+        await on.until_finished()  # a time-out reads the Events
+        used |= on.world.kube.used.get(USER, set())
+    return used, refused
+
+
+def logs_are_there(on: Stage) -> bool:
+    pods = on.world.kube.store.list(PODS, NAMESPACE)
+    statuses = [item for pod in pods for item in pod["status"].get("initContainerStatuses", [])]
+    return any("running" in item["state"] for item in statuses)
+
+
+async def test_the_role_grants_what_the_stories_use_and_nothing_else():
+    rules = rendered_rules()
+
+    used, refused = await the_stories(rules)
+
+    asked = {(verb, name) for verb, name in used if "selfsubject" not in name}
+    allowed = {
+        (verb, f"{resource}.{group}" if group else resource)
+        for verb, group, resource in granted(rules)
+    }
+    assert refused == []
+    assert asked - allowed == set()
+    assert allowed - asked == set()
+
+
+def test_the_self_check_asks_for_what_the_role_grants():
+    needed = {
+        (verb, kind.group, f"{kind.plural}/{sub}" if sub else kind.plural)
+        for kind, sub, verbs in NEEDED
+        for verb in verbs
+    }
+
+    assert needed == set(granted(rendered_rules()))
+
+
+async def test_a_missing_permission_is_named_in_readiness():
+    rules = [rule for rule in rendered_rules() if rule["resources"] != ["leases"]]
+
+    async with guarded_stage(rules) as on:
+        await on.until(lambda: True, "")
+        answer = await on.client.get("/readyz")
+        while answer.status_code == 200:
+            answer = await on.client.get("/readyz")
+
+        assert answer.status_code == 503
+        assert "create leases" in answer.json()["detail"]

@@ -1,0 +1,116 @@
+"""Leftovers: what the sweeper finds and removes, and everything it must leave alone."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from stage import JOB, Stage, stage
+
+SWEEPING = {"SWEEP_INTERVAL": "0.3"}
+LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
+OURS = {
+    "managed-by": "pyvatti",
+    "instance": "pyvatti",
+    "job-id": "intp00000000777",
+    "job-uid": "00000000-0000-4000-8000-000000000777",
+}
+NAME = "intervene-dev-intp00000000777-work"
+
+
+def plant(on: Stage, name: str = NAME, created: datetime = LONG_AGO, **labels: str) -> str:
+    """Put a bucket into the world as somebody left it."""
+    bucket = on.world.storage.add_bucket(name, labels=OURS | labels)
+    bucket.created = created
+    return name
+
+
+async def sweeps(on: Stage, count: int = 2) -> None:
+    """Wait until so many further sweeps were made."""
+
+    def listed() -> int:
+        return sum(
+            1 for item in on.world.storage.requests if item.method == "GET" and "/b?" in item.path
+        )
+
+    before = listed()
+    await on.until(lambda: listed() >= before + count, "the sweeper sweeps")
+
+
+async def test_a_bucket_of_ours_without_job_is_removed_with_its_objects():
+    async with stage(**SWEEPING) as on:
+        on.world.storage.put_object(plant(on), "data/genome.pgen", b"ACGT")
+
+        await on.until(lambda: not on.world.storage.leftovers(), "it is removed")
+
+        assert "pyvatti_swept_total" in (await on.client.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param({"managed-by": "somebody"}, id="managed by somebody else"),
+        pytest.param({"instance": "other"}, id="of another installation"),
+        pytest.param({"job-uid": ""}, id="without the uid of a job"),
+    ],
+)
+async def test_a_bucket_that_is_not_ours_stays_whatever_its_name(labels: dict[str, str]):
+    async with stage(**SWEEPING) as on:
+        plant(on, **labels)
+
+        await sweeps(on)
+
+        assert list(on.world.storage.buckets) == [NAME]
+
+
+async def test_a_young_bucket_stays_for_its_launch_may_be_under_way():
+    async with stage(**SWEEPING) as on:
+        plant(on, created=datetime.now(UTC))
+
+        await sweeps(on)
+
+        assert list(on.world.storage.buckets) == [NAME]
+
+
+async def test_buckets_of_a_live_job_stay():
+    async with stage("slow", **SWEEPING) as on:
+        await on.launch()
+        await on.until_state("Created")
+        for bucket in on.world.storage.buckets.values():
+            bucket.created = LONG_AGO
+
+        await sweeps(on)
+
+        assert len(on.world.storage.buckets) == 2
+
+
+async def test_results_of_a_success_stay_as_long_as_their_record():
+    async with stage(**SWEEPING) as on:
+        await on.launch()
+        await on.until_finished()
+        for bucket in on.world.storage.buckets.values():
+            bucket.created = LONG_AGO
+
+        await sweeps(on)
+
+        assert len(on.world.storage.buckets) == 1
+
+
+async def test_a_failed_look_up_of_the_job_deletes_nothing():
+    async with stage(**SWEEPING) as on:
+        on.world.kube.faults.add("GET", "/jobs/intp00000000777", "status", status=500)
+        plant(on)
+
+        await sweeps(on)
+
+        assert list(on.world.storage.buckets) == [NAME]
+
+
+async def test_an_expired_record_goes_with_its_results():
+    async with stage(RECORD_RETENTION_SECONDS="1", **SWEEPING) as on:
+        await on.launch()
+        await on.until_finished()
+
+        await on.until(lambda: not on.world.storage.leftovers(), "the results are removed")
+        record = f"{JOB.lower()}-record"
+        await on.until(lambda: record not in on.world.objects("ConfigMap"), "the record is removed")
+
+        assert (await on.client.get(f"/jobs/{JOB}")).status_code == 404
