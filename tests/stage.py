@@ -112,7 +112,7 @@ class Stage:
             for item in self.world.kube.requests
             if item.user_agent.startswith("pyvatti/")
             and item.method != "GET"
-            and item.resource not in ("events.events.k8s.io", "leases.coordination.k8s.io")
+            and item.resource in ("jobs.batch", "secrets", "configmaps", "pods")
             and "dryRun" not in item.path
             and (base in item.path or item.method == "POST")
         ]

@@ -561,3 +561,17 @@ async def until_queued(on: Stage, job_id: str) -> dict[str, Any]:
 
     await on.until(is_queued, "it is handed to Kueue")
     return await on.show(job_id)
+
+
+async def test_fault_15_a_job_that_never_starts_times_out_and_says_what_it_waited_for():
+    async with stage(TIMEOUT_SECONDS="1") as on:
+        quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
+        on.world.kube.store.create(RESOURCEQUOTAS, "intervene-dev", quota)
+        await on.launch()
+
+        shown = await on.until_finished()
+
+        assert shown["verdict"]["reason"] == "TimedOut"
+        assert "exceeded quota" in shown["verdict"]["message"]
+        assert on.told() == ["failed"]
+        assert on.leftovers() == []

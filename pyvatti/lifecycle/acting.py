@@ -253,7 +253,11 @@ class Hands:
             self._doors.cache.note_job(raw)
         log.info("job stopping")
         self._note(job, "Stopping", "the driver is stopped and its Secrets are deleted")
-        return replace(done, stop_sent=True, transfer_gone=True)
+        names, noted = job.names, {removal.resource for removal in done.removals}
+        going = (f"pods/{names.base}", f"secret/{names.base}", f"secret/{names.transfer_secret}")
+        gone = tuple(self._gone(resource) for resource in going if resource not in noted)
+        removals = (*done.removals, *gone)
+        return replace(done, stop_sent=True, transfer_gone=True, removals=removals)
 
     async def _remove_strays(self, job: Job, done: Progress) -> Progress:
         kube, names = self._doors.kube, job.names

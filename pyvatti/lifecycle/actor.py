@@ -167,13 +167,15 @@ class JobActor:
             return False
         if State.REQUESTED in job.transitions and not has_slot:
             return False
-        stands = await is_stored(self._doors, job)
+        own = self._doors.cache.knows_accept(job.uid)
+        stands = await is_stored(self._doors, job) if own is None else own
         if stands and not self.progress.accepted:
             self.progress = replace(self.progress, accepted=True)
         return stands
 
     def _note_times(self, seen: Observed, now: datetime) -> None:
         done, pod = self.progress, seen.pod
+        done = replace(done, first_seen_at=done.first_seen_at or now)
         ended = seen.job.ended is not None or (pod is not None and pod.main_end is not None)
         if ended and done.end_seen_at is None:
             done = replace(done, end_seen_at=now)
@@ -188,7 +190,7 @@ class JobActor:
     def _next_wake(self, seen: Observed, now: datetime) -> float | None:
         if self._waits_for_accept(seen):
             # nobody watches Secrets: the accept is completed within moments, or never
-            age = (now - seen.job.accepted_at).total_seconds()
+            age = (now - (seen.progress.first_seen_at or now)).total_seconds()
             return min(max(age, 0.2), 30.0)
         later = [moment for moment in wake_times(seen, self._doors.settings) if moment > now]
         return (min(later) - now).total_seconds() if later else None

@@ -3,7 +3,9 @@
 Fed by two informers; memory grows with live jobs alone.
 """
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import structlog
@@ -11,13 +13,14 @@ import structlog
 from pyvatti import labels
 from pyvatti.errors import Unavailable
 from pyvatti.jobs import read_job, read_pod
-from pyvatti.kube import JOBS, PODS, Informer, KubeClient
+from pyvatti.kube import JOBS, PODS, Informer, KubeClient, WatchLimits
 from pyvatti.models import Job, Manifest, Pod
 from pyvatti.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[str], None]
+OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
 
 
 def _slim(raw: Manifest) -> Manifest:
@@ -33,18 +36,31 @@ class Cache:
     Listeners are called with a job's name (lower-case id) on every change of it or its pods.
     """
 
-    def __init__(self, client: KubeClient, settings: Settings) -> None:
+    def __init__(
+        self, client: KubeClient, settings: Settings, limits: WatchLimits | None = None
+    ) -> None:
         selector = labels.selector(settings.instance, labels.DRIVER)
         self.job_informer = Informer(
-            client, JOBS, selector=selector, on_change=self._job_changed, trim=_slim
+            client,
+            JOBS,
+            selector=selector,
+            on_change=self._job_changed,
+            trim=_slim,
+            limits=limits,
         )
         self.pod_informer = Informer(
-            client, PODS, selector=selector, on_change=self._pod_changed, trim=_slim
+            client,
+            PODS,
+            selector=selector,
+            on_change=self._pod_changed,
+            trim=_slim,
+            limits=limits,
         )
         self._jobs: dict[str, Job] = {}
         self._base_of: dict[str, str] = {}  # job uid -> job name
         self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
         self._vanished: dict[str, Pod] = {}  # job uid -> last pod that went
+        self._accepts: dict[str, float | None] = {}  # job uid -> end of an accept made here
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -91,6 +107,25 @@ class Cache:
         self.job_informer.note_write(raw)
         return read_job(raw)
 
+    @contextlib.contextmanager
+    def accepting(self, job: Job) -> Iterator[None]:
+        """Note that an accept is being completed here: until then nobody looks for its Secret."""
+        self._accepts[job.uid] = None
+        try:
+            yield
+        except BaseException:
+            del self._accepts[job.uid]
+            raise
+        self._accepts[job.uid] = time.monotonic()
+        self._announce(job.names.base)
+
+    def knows_accept(self, uid: str) -> bool | None:
+        """Tell whether an accept made here is complete; None for one made long ago or elsewhere."""
+        ended = self._accepts.get(uid, -OWN_ACCEPT)
+        if ended is None:
+            return False
+        return True if time.monotonic() - ended < OWN_ACCEPT else None
+
     def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if new is None:
             if old is not None:
@@ -111,6 +146,7 @@ class Cache:
             del self._jobs[base]
         self._base_of.pop(uid, None)
         self._vanished.pop(uid, None)
+        self._accepts.pop(uid, None)
         self._announce(base)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_BACKOFF = 1.0  # seconds
 LONGEST_BACKOFF = 300.0  # seconds
-SLOW_BACKOFF = 60.0  # seconds, while the backend refuses our credentials
+BROKEN_BACKOFF = 60.0  # seconds, after an error nobody expected
 
 _ENDS = {Answer.DELIVERED: Delivery.DELIVERED, Answer.DEAD: Delivery.DEAD}
 
@@ -73,7 +73,7 @@ class Courier:
             return self._back_off(FIRST_BACKOFF, None)
         except Exception:  # one bad job never stops the others
             log.exception("delivery broke")
-            return self._back_off(SLOW_BACKOFF, None)
+            return self._back_off(BROKEN_BACKOFF, None)
 
     async def _deliver_next(self, job: Job) -> float:
         """Tell the oldest pending event; give the seconds to wait before the next one."""
@@ -98,7 +98,8 @@ class Courier:
         if delivery is not None:
             return replace(notice, delivery=delivery, settled_at=now, answer=reply.text), 0.0
         slow = reply.answer is Answer.RETRY_SLOWLY
-        return None, self._back_off(SLOW_BACKOFF if slow else FIRST_BACKOFF, reply.retry_after)
+        first = self._doors.limits.denied_pause if slow else FIRST_BACKOFF
+        return None, self._back_off(first, reply.retry_after)
 
     def _back_off(self, first: float, asked: float | None) -> float:
         self._failures += 1

@@ -1,27 +1,40 @@
-"""What every part of the lifecycle is handed: the doors, the settings, the clock.
+"""What every part of the lifecycle is handed: the doors, their limits, the settings, the clock.
 
 Values only; nobody reaches a door that is not named here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from pyvatti.backend import Backend
-from pyvatti.kube import KubeClient
+from pyvatti.kube import KubeClient, WatchLimits
+from pyvatti.kube import Limits as KubeLimits
 from pyvatti.lifecycle.cache import Cache
+from pyvatti.lifecycle.clock import utc_now
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.manifests import Renderer
+from pyvatti.rest import Timeouts
 from pyvatti.seqera import Seqera
 from pyvatti.settings import Settings
-from pyvatti.storage import BucketLimiter, Storage
+from pyvatti.storage import BucketLimiter, Patience, Storage
 
 Clock = Callable[[], datetime]
 
 
-def utc_now() -> datetime:
-    """Read the wall clock, in UTC."""
-    return datetime.now(UTC)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long each neighbour is waited for and how soon it is asked again, in seconds.
+
+    `denied_pause` is the first pause while the backend refuses our credentials.
+    """
+
+    kube: KubeLimits = field(default_factory=KubeLimits)
+    watch: WatchLimits = field(default_factory=WatchLimits)
+    storage: Patience = field(default_factory=Patience)
+    seqera: Timeouts = field(default_factory=Timeouts)
+    backend: Timeouts = field(default_factory=lambda: Timeouts(total=20.0))
+    denied_pause: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,4 +50,5 @@ class Doors:
     renderer: Renderer
     cache: Cache
     events: EventRecorder
+    limits: Limits = field(default_factory=Limits)
     clock: Clock = utc_now

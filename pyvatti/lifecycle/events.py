@@ -4,6 +4,7 @@ Best effort: a bounded queue, one writer, a lost Event harms nothing. Never a pl
 """
 
 import asyncio
+import time
 from datetime import datetime
 
 import structlog
@@ -16,6 +17,8 @@ from pyvatti.models import Job, Manifest
 log = structlog.get_logger(__name__)
 
 QUEUE_LIMIT = 1000
+BURST = 50  # Events posted without a pause; a full queue at this pace is told within a minute
+PAUSE = 0.05  # seconds between two after that: a burst of launches must not wait for its Events
 NOTE_LIMIT = 1024  # bytes, by the Events API
 CONTROLLER = f"{labels.PREFIX}/pyvatti"
 
@@ -39,8 +42,12 @@ class EventRecorder:
 
     async def run(self) -> None:
         """Post queued Events until cancelled."""
+        due = 0.0  # when the posted ones would be told at one each PAUSE
         while True:
             event = await self._queue.get()
+            now = time.monotonic()
+            due = max(due, now - BURST * PAUSE) + PAUSE
+            await asyncio.sleep(due - now)
             try:
                 await self._client.create(EVENTS, event)
             except PyvattiError as error:

@@ -55,8 +55,10 @@ class Intake:
             with contextlib.suppress(PyvattiError):
                 await self._withdraw_lost(request, names)
             raise
-        job = self._doors.cache.note_job(raw)
-        await self._complete(request, job)
+        job = read_job(raw)
+        with self._doors.cache.accepting(job):
+            self._doors.cache.note_job(raw)
+            await self._complete(request, job)
         log.info("job accepted", job=names.base)
         self._doors.events.note(
             job, "Accepted", "the request is stored; the job is queued", self._doors.clock()
