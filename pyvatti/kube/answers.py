@@ -73,6 +73,19 @@ def read_object(body: bytes) -> Manifest:
     return clean(obj)
 
 
+def read_stored(body: bytes) -> Manifest:
+    """Parse the answer about one stored object, or a Status.
+
+    Raises Malformed where an object has no `{"metadata": {"name", "uid", "resourceVersion"}}`.
+    """
+    obj = read_object(body)
+    metadata = _part(obj, "metadata")
+    keys = ("name", "uid", "resourceVersion")
+    if obj["kind"] != "Status" and not all(isinstance(metadata.get(key), str) for key in keys):
+        raise Malformed("an object without identity")
+    return obj
+
+
 def read_event(line: bytes) -> Manifest:
     """Parse a watch line to {"type", "object"}. Raises what an ERROR event means, or Malformed."""
     event = decode(line)

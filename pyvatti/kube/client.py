@@ -6,7 +6,7 @@ No caching and no decisions here; how one call is made is `transport`, what an a
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from pyvatti.kube.answers import (
     read_cluster_event,
     read_event,
     read_object,
+    read_stored,
     split_lines,
 )
 from pyvatti.kube.credentials import Credentials
@@ -80,12 +81,12 @@ class KubeClient:
         self.namespace = namespace
 
     @classmethod
-    async def connect(cls, settings: Settings) -> "KubeClient":
+    async def connect(cls, settings: Settings, limits: Limits | None = None) -> "KubeClient":
         """Use the kubeconfig of the settings, else the pod's service account.
 
         Raises ConfigurationError. Nothing is asked of the API server yet.
         """
-        return await cls.open(Credentials(settings.kubeconfig), settings.namespace)
+        return await cls.open(Credentials(settings.kubeconfig), settings.namespace, limits)
 
     @classmethod
     async def open(
@@ -105,12 +106,13 @@ class KubeClient:
         may exist nevertheless.
         """
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
-        return read_object(await self._send("POST", kind, query=query, body=body))
+        answer = await self._send("POST", kind, query=query, body=body)
+        return read_object(answer) if dry_run else read_stored(answer)
 
     async def get(self, kind: Kind, name: str) -> Manifest | None:
         """Read one object; None only when the API server itself says that it does not exist."""
         try:
-            return read_object(await self._send("GET", kind, name, idempotent=True))
+            return read_stored(await self._send("GET", kind, name, idempotent=True))
         except NotFound:
             return None
 
@@ -136,12 +138,22 @@ class KubeClient:
         return _read_page(kind, body)
 
     async def list_all(
-        self, kind: Kind, *, selector: str = "", field_selector: str = "", limit: int = 500
+        self,
+        kind: Kind,
+        *,
+        selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+        keep: Callable[[list[Manifest]], list[Manifest]] = list,
     ) -> Page:
-        """Read all pages of one snapshot; when it expires in between, begin again."""
+        """Read all pages of one snapshot; when it expires in between, begin again.
+
+        `keep` gives what is wanted of a page, so that never all objects are held whole.
+        """
+        query: dict[str, Any] = {"selector": selector, "field_selector": field_selector}
         for _ in range(FULL_LISTS):
             try:
-                return await self._list_once(kind, selector, field_selector, limit)
+                return await self._list_once(kind, keep, limit, query)
             except Expired:
                 continue
         raise Unavailable(f"{kind.plural}: {FULL_LISTS} lists expired before their last page")
@@ -151,13 +163,13 @@ class KubeClient:
 
         Raises Conflict when it is not, NotFound without the object.
         """
-        return read_object(
+        return read_stored(
             await self._send("PATCH", kind, name, body=patch, content_type=MERGE_PATCH)
         )
 
     async def replace(self, kind: Kind, name: str, body: Manifest) -> Manifest:
         """PUT a whole object, fenced by its resourceVersion and uid. Raises Conflict, NotFound."""
-        return read_object(await self._send("PUT", kind, name, body=body))
+        return read_stored(await self._send("PUT", kind, name, body=body))
 
     async def delete(
         self,
@@ -182,7 +194,7 @@ class KubeClient:
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         try:
-            return read_object(
+            return read_stored(
                 await self._send("DELETE", kind, name, body=options, idempotent=True)
             )
         except NotFound:
@@ -220,7 +232,7 @@ class KubeClient:
 
     async def pod_log(
         self, pod: str, container: str, *, follow: bool, tail_lines: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Give a container's log in chunks of bytes, while it lives if `follow`.
 
         Raises NotFound without the pod, Rejected while the container waits, Unavailable beyond
@@ -267,21 +279,22 @@ class KubeClient:
         status = read_object(await self._transport.exchange(call)).get("status")
         return isinstance(status, dict) and status.get("allowed") is True
 
-    async def _list_once(self, kind: Kind, selector: str, field_selector: str, limit: int) -> Page:
+    async def _list_once(
+        self,
+        kind: Kind,
+        keep: Callable[[list[Manifest]], list[Manifest]],
+        limit: int,
+        query: dict[str, Any],
+    ) -> Page:
         items: list[Manifest] = []
         continue_ = ""
         while True:
-            page = await self.list_page(
-                kind,
-                selector=selector,
-                field_selector=field_selector,
-                limit=limit,
-                continue_=continue_,
-            )
-            items += page.items
-            if not page.continue_:
-                return Page(items=items, resource_version=page.resource_version)
-            continue_ = page.continue_
+            page = await self.list_page(kind, limit=limit, continue_=continue_, **query)
+            items += keep(page.items)
+            version, continue_ = page.resource_version, page.continue_
+            del page  # the next one is read without it in memory
+            if not continue_:
+                return Page(items=items, resource_version=version)
 
     async def _send(self, method: str, kind: Kind, name: str = "", **more: Any) -> bytes:
         return await self._transport.exchange(self._call(method, kind, name, **more))
@@ -305,6 +318,7 @@ class KubeClient:
             path=f"{place}/{kind.plural}" + (f"/{name}" if name else "") + subresource,
             query={key: value for key, value in (query or {}).items() if value},
             private=kind is SECRETS,
+            urgent=kind is LEASES,
             **more,
         )
 

@@ -10,11 +10,9 @@ from typing import Any
 
 import structlog
 import yaml
-from kubernetes_asyncio import config
-from kubernetes_asyncio.client import Configuration
-from kubernetes_asyncio.config.config_exception import ConfigException
 
 from pyvatti.errors import ConfigurationError, trim
+from pyvatti.kube.generated import ConfigException, Configuration, config
 
 log = structlog.get_logger(__name__)
 

@@ -61,8 +61,9 @@ class Informer:
     `on_change(old, new)` is called in order and must not wait: put a key into a queue. `old` is
     None for a new object; `new` is None for one that left, and `old` is then its last form. It
     may have been deleted or only left the selector: read it before acting on its absence.
-    `trim` may drop fields before an object is kept, but never metadata. Objects are shared with
-    the cache and must not be changed.
+    `trim` may drop fields before an object is kept, but of the metadata neither name, uid,
+    resourceVersion, deletionTimestamp nor finalizers. Objects are shared with the cache and must
+    not be changed.
     """
 
     def __init__(
@@ -170,14 +171,16 @@ class Informer:
     async def _list(self) -> None:
         mark = self._store.mark()
         page = await self._client.list_all(
-            self._kind, selector=self._selector, limit=self._limits.page
+            self._kind,
+            selector=self._selector,
+            limit=self._limits.page,
+            keep=lambda objects: [self._kept(obj) for obj in objects if self._is_sound(obj)],
         )
-        listed = [self._kept(obj) for obj in page.items if self._is_sound(obj)]
-        self._take(lambda: self._store.replace(listed, mark))
+        self._take(lambda: self._store.replace(page.items, mark))
         self._version = page.resource_version
         self._hear()
         if not self.synced:
-            self._log.info("informer synced", objects=len(listed))
+            self._log.info("informer synced", objects=len(page.items))
         self._synced.set()
 
     async def _watch(self) -> float:

@@ -1,6 +1,7 @@
 """What an informer knows: the objects of one kind in one namespace, by name.
 
-No requests and no clock here. A resourceVersion is opaque: it is compared for equality only.
+No requests and no clock here. A resourceVersion is compared for equality; for order only between
+events of one object, and only where both are numbers (Kubernetes KEP-5504).
 """
 
 from collections import OrderedDict
@@ -96,12 +97,21 @@ class Store:
             return self._remove(name, obj) if known and uid_of(known) == uid else []
         if version in self._gone.get(uid, ()) or version in self._seen.get(name, ()):
             return []  # a repeated event
+        if _is_older(version, self._newest_of(name, uid)):
+            return []  # a late one
         self._remember(name, version)
         written = self._written.get(name)
         if written and written.version != version and now - written.at <= self._patience:
             return []
         self._written.pop(name, None)
         return self._put(name, obj)
+
+    def _newest_of(self, name: str, uid: str) -> str:
+        """Give the version an object is known in, or was in when it left; empty if never seen."""
+        known = self._objects.get(name)
+        if known is not None and uid_of(known) == uid:
+            return version_of(known)
+        return self._gone.get(uid, ("",))[-1]
 
     def note(self, obj: Manifest, now: float) -> list[Change]:
         """Take the answer of an own write: visible at once, older watch events are skipped."""
@@ -139,6 +149,12 @@ class Store:
         self._gone[uid_of(last)] = (*seen, version_of(last))
         while len(self._gone) > UIDS_REMEMBERED:
             self._gone.popitem(last=False)
+
+
+def _is_older(version: str, known: str) -> bool:
+    """Whether an event is of the past; a list is not asked, for a restored etcd counts anew."""
+    both = version + known
+    return both.isascii() and both.isdigit() and bool(known) and int(version) < int(known)
 
 
 def _is_leaving(obj: Manifest) -> bool:

@@ -15,13 +15,14 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import structlog
-from kubernetes_asyncio.client import ApiClient, ApiException
 
 from pyvatti import __version__
 from pyvatti.errors import ConfigurationError, Denied, PyvattiError, Unavailable, trim
 from pyvatti.kube.answers import Idle, Unauthenticated, error_for
 from pyvatti.kube.backoff import Backoff
 from pyvatti.kube.credentials import TOKEN, Credentials
+from pyvatti.kube.generated import ApiClient, ApiException
+from pyvatti.telemetry import counted
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +35,9 @@ MERGE_PATCH = "application/merge-patch+json"
 class Limits:
     """Bounds of all calls: seconds and counts.
 
-    `pool` connections are a hard limit and each watch or followed log holds one for hours, so it
-    is well above `log_follows` and the handful of watches.
+    `calls` are under way at a time, the rest wait: each connection has a buffer of 256 KiB, and a
+    thousand jobs may all have something to ask. `pool` connections are a hard limit and each watch
+    or followed log holds one for hours, so it is well above `calls` and `log_follows` together.
     """
 
     connect: float = 10.0
@@ -43,7 +45,8 @@ class Limits:
     attempts: int = 4
     backoff: float = 0.2
     backoff_cap: float = 5.0
-    pool: int = 200
+    calls: int = 32
+    pool: int = 64
     log_follows: int = 20
     log_idle: float = 900.0
     log_total: float = 4 * 3600.0
@@ -51,7 +54,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request. `idempotent` ones are tried again; `private` ones carry a Secret."""
+    """A request. `idempotent` ones are tried again; `private` ones carry a Secret.
+
+    `urgent` ones do not wait for their turn.
+    """
 
     method: str
     path: str
@@ -61,6 +67,7 @@ class Call:
     accept: str = "application/json"
     idempotent: bool = False
     private: bool = False
+    urgent: bool = False
 
     @property
     def target(self) -> str:
@@ -75,6 +82,7 @@ class Transport:
         self._api = api
         self._credentials = credentials
         self._warned: dict[str, None] = {}
+        self._turns = asyncio.Semaphore(limits.calls)
         self.limits = limits
 
     @classmethod
@@ -89,6 +97,7 @@ class Transport:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"KUBECONFIG: TLS files: {trim(str(error))}") from error
         api.user_agent = f"pyvatti/{__version__}"
+        api.sanitize_for_serialization = _as_is
         return cls(api, credentials, limits)
 
     async def close(self) -> None:
@@ -108,7 +117,9 @@ class Transport:
         attempt = 1
         while True:
             try:
-                return await self._attempt(call, deadline - time.monotonic())
+                async with self._turn(call, deadline):
+                    with counted("kubernetes"):
+                        return await self._attempt(call, deadline - time.monotonic())
             except Unavailable as error:
                 now = time.monotonic()
                 pause = max(backoff.next(now), error.retry_after or 0.0)
@@ -117,6 +128,21 @@ class Transport:
                     raise
             attempt += 1
             await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def _turn(self, call: Call, deadline: float) -> AsyncIterator[None]:
+        if call.urgent:
+            yield
+            return
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{call.target}: too many calls wait for their turn") from error
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _attempt(self, call: Call, seconds: float) -> bytes:
         times = aiohttp.ClientTimeout(
@@ -202,6 +228,11 @@ class Transport:
                 continue
             self._warned[text] = None
             log.warning("kubernetes warns", target=call.target, warning=trim(text))
+
+
+def _as_is(value: Any) -> Any:
+    """Take the place of the client's copying of models to JSON: all we send is plain JSON."""
+    return value
 
 
 def _proxy_for(url: str) -> str | None:

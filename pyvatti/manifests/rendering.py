@@ -4,8 +4,10 @@ No text is put together here: templates/ does that, each value through its seria
 """
 
 import copy
+import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -48,6 +50,7 @@ RENDERING_ERRORS = (TemplateError, ArithmeticError, LookupError, OSError, TypeEr
 DEADLINE_MARGIN = 3600  # seconds the service has to act on its own limits first
 # A name that Nextflow, Seqera and Kubernetes all take
 RUN_NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,62}")
+JOB_NAME = re.compile(r"intp[0-9]{1,11}")
 STRICT_PARSER = (26, 4)  # Nextflow; its scripts before these revisions need the old parser:
 GLOBFLOW_CLEAN = (2, 0, 1)
 PGSC_CALC_CLEAN = (3,)
@@ -109,13 +112,14 @@ class Renderer:
         """Give the Job: suspended, with our finalizer, labelled Requested."""
         limits = self._settings.timeout_seconds + self._settings.deployed_timeout_seconds
         common = self._labels(names, labels.DRIVER)
-        return self._manifest(
-            "job.yaml.j2",
-            names=names,
+        fingerprint = request.fingerprint()
+        return self._job_manifest(
+            names,
+            fingerprint,
             job_labels={**common, labels.STATE: State.REQUESTED},
             pod_labels=common,
             annotations={
-                labels.REQUEST_HASH: request.fingerprint(),
+                labels.REQUEST_HASH: fingerprint,
                 labels.RUN_NAME: names.run_name,
                 labels.WORK_BUCKET: names.work_bucket,
                 labels.RESULTS_BUCKET: names.results_bucket,
@@ -225,17 +229,24 @@ class Renderer:
         return self._text(f"{self._settings.compute_environment}/{name}.j2", context)
 
     def _manifest(self, template: str, **context: Any) -> Manifest:
-        text = self._text(template, context)
-        try:
-            manifest = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-        except yaml.YAMLError as error:
-            # The error's own text quotes the file, which may hold a secret.
-            mark = getattr(error, "problem_mark", None)
-            place = f"line {mark.line + 1} of what it gives" if mark else "what it gives"
-            problem = getattr(error, "problem", None) or "not readable"
-            raise ConfigurationError(f"{template}: {place} is no YAML: {problem}") from None
-        if not isinstance(manifest, dict):
-            raise ConfigurationError(f"{template}: gives no Kubernetes object")
+        return _read_yaml(template, self._text(template, context))
+
+    def _job_manifest(self, names: Names, fingerprint: str, **context: Any) -> Manifest:
+        """Render the Job; what differs from other Jobs in name and request alone is parsed once.
+
+        A name and a hash are letters and digits: whatever stands there, YAML reads the same form.
+        """
+        template = "job.yaml.j2"
+        text = self._text(template, {"names": names, **context})
+        words = {names.base: "q" * len(names.base), fingerprint: "Q" * len(fingerprint)}
+        if not JOB_NAME.fullmatch(names.base) or any(blank in text for blank in words.values()):
+            return _read_yaml(template, text)
+        for word, blank in words.items():
+            text = text.replace(word, blank)
+        filled = _read_blank(template, text)
+        for word, blank in words.items():
+            filled = filled.replace(blank, word)
+        manifest: Manifest = json.loads(filled)
         return manifest
 
     def _text(self, template: str, context: Mapping[str, Any]) -> str:
@@ -254,6 +265,30 @@ class Renderer:
         except RENDERING_ERRORS as error:
             place = f"{template}, line {_line_of(error.__traceback__)}"
             raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _read_yaml(template: str, text: str) -> Manifest:
+    """Parse what a template gives. Raises ConfigurationError."""
+    try:
+        manifest = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        # The error's own text quotes the file, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1} of what it gives" if mark else "what it gives"
+        problem = getattr(error, "problem", None) or "not readable"
+        raise ConfigurationError(f"{template}: {place} is no YAML: {problem}") from None
+    if not isinstance(manifest, dict):
+        raise ConfigurationError(f"{template}: gives no Kubernetes object")
+    return manifest
+
+
+@lru_cache(maxsize=8)
+def _read_blank(template: str, text: str) -> str:
+    """Parse what a template gives and write it as JSON: parsing YAML outlasts all else here."""
+    try:
+        return json.dumps(_read_yaml(template, text))
+    except TypeError as error:
+        raise ConfigurationError(f"{template}: gives what JSON cannot hold: {error}") from None
 
 
 def _line_of(trace: TracebackType | None) -> int:

@@ -31,6 +31,9 @@ def _yaml_escape(match: re.Match[str]) -> str:
     return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
 
 
+_GROOVY_ODD = re.compile(r"[^ -~]|[\\']")
+
+
 def to_groovy(value: Any) -> str:
     """Write a Groovy literal: strings in single quotes, where nothing is evaluated."""
     if isinstance(value, bool | int | float):
@@ -42,7 +45,7 @@ def to_groovy(value: Any) -> str:
         return f"[{', '.join(to_groovy(item) for item in value)}]"
     if not isinstance(value, str):
         raise TypeError(f"no Groovy literal for {type(value).__name__}")
-    return "'" + "".join(_groovy_character(char) for char in value) + "'"
+    return "'" + _GROOVY_ODD.sub(lambda found: _groovy_character(found[0]), value) + "'"
 
 
 def _groovy_character(char: str) -> str:

@@ -4,7 +4,7 @@ No I/O, no clock, no memory: the same arguments give the same answer. Gathering 
 """
 
 from pyvatti.policy.actions import Action
-from pyvatti.policy.admission import admit
+from pyvatti.policy.admission import Slots, admit
 from pyvatti.policy.deciding import decide, wake_times
 from pyvatti.policy.judging import judge
 from pyvatti.policy.observed import Observed, Progress
@@ -14,6 +14,7 @@ __all__ = [
     "Action",
     "Observed",
     "Progress",
+    "Slots",
     "admit",
     "decide",
     "judge",

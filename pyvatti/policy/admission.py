@@ -1,7 +1,8 @@
 """PURE: which queued jobs may start. The only question across jobs."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from pyvatti.models import Job, State
 
@@ -13,6 +14,36 @@ def holds_slot(job: Job) -> bool:
     return job.state is not State.REQUESTED or not job.suspended
 
 
+class Slots:
+    """Who holds a slot and who waits for one, told job by job: a change costs no look at others."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._queued: dict[str, datetime] = {}
+
+    def note(self, base: str, job: Job | None) -> None:
+        """Take the newest form of a job; None for one that is gone."""
+        self._held.discard(base)
+        self._queued.pop(base, None)
+        if job is None:
+            return
+        if holds_slot(job):
+            self._held.add(base)
+        elif job.state is State.REQUESTED and job.deleting_since is None:
+            self._queued[base] = job.accepted_at
+
+    def admitted(
+        self, limit: int, is_resting: Callable[[str], bool] = lambda _base: False
+    ) -> frozenset[str]:
+        """Name the queued jobs that have a slot; see `admit`."""
+        queued, free = self._queued, max(limit - len(self._held), 0)
+        if free >= len(queued):
+            return frozenset(queued)
+        return frozenset(
+            heapq.nsmallest(free, queued, key=lambda base: (is_resting(base), queued[base], base))
+        )
+
+
 def admit(jobs: Iterable[Job], limit: int, resting: frozenset[str] = frozenset()) -> frozenset[str]:
     """Name the queued jobs that have a slot: the oldest first, while fewer than `limit` hold one.
 
@@ -20,17 +51,7 @@ def admit(jobs: Iterable[Job], limit: int, resting: frozenset[str] = frozenset()
     one job that cannot be prepared does not keep the others from starting. Jobs on their way out
     need no slot.
     """
-    queued, held = [], 0
+    slots = Slots()
     for job in jobs:
-        if holds_slot(job):
-            held += 1
-        elif job.state is State.REQUESTED and job.deleting_since is None:
-            queued.append(job)
-    free = max(limit - held, 0)
-    if free < len(queued):
-        queued = heapq.nsmallest(
-            free,
-            queued,
-            key=lambda job: (job.names.base in resting, job.accepted_at, job.names.base),
-        )
-    return frozenset(job.names.base for job in queued)
+        slots.note(job.names.base, job)
+    return slots.admitted(limit, resting.__contains__)
