@@ -1,0 +1,231 @@
+"""The service's calls, seen at the stand-ins: counted, named, and a place to end it in mid-call.
+
+No story and no rule; which call ends the service is the caller's choice.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from pyvatti.sandbox.faults import FaultRules, cut, fault_middleware
+from pyvatti.sandbox.world import World
+
+WRITE = "any write"
+DRIVERS = "aiohttp/"  # in the user agent of the simulated drivers
+
+
+class Side(StrEnum):
+    """Where in a call the service dies."""
+
+    BEFORE = "before"  # it is sent and not acted upon
+    AFTER = "after"  # it is acted upon and the answer is lost
+
+
+class Point(NamedTuple):
+    """The n-th call (from 1) of a kind, such as `kubernetes POST jobs`."""
+
+    what: str
+    number: int
+
+    def __str__(self) -> str:
+        """Name it as people do."""
+        return f"{self.what} #{self.number}"
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether "after" differs from "before": a read that was acted upon left no trace."""
+        return " GET " not in self.what and not self.what.endswith(" events")
+
+
+class Kill(NamedTuple):
+    """Where the service is to die."""
+
+    point: Point
+    side: Side
+
+    def __str__(self) -> str:
+        """Name it as people do."""
+        return f"{self.side} {self.point}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a service. `port` is its side of the connection."""
+
+    neighbour: str
+    method: str
+    path: str
+    port: int
+    headers: dict[str, str]
+
+    @property
+    def what(self) -> str:
+        """Name the kind of call: neighbour, method and kind of object."""
+        return f"{self.neighbour} {self.method} {_KIND[self.neighbour](self.path)}"
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is made for no job: election, watches, access reviews, Seqera passes."""
+        steady = ("/leases", "watch=true", "/selfsubjectaccessreviews")
+        return self.neighbour == "seqera" or any(part in self.path for part in steady)
+
+
+Ender = Callable[[], Awaitable[None]]
+
+
+class Answer(NamedTuple):
+    """What a stand-in did with a call. `arrived`: no fault kept the answer from the caller."""
+
+    status: int
+    request: bytes
+    arrived: bool
+
+
+Answered = Callable[[Call, Answer], None]
+
+
+class Calls:
+    """Stands around all stand-ins of a world.
+
+    `answered` hear of each call that a stand-in acted upon, once it is answered. Counting
+    begins anew with `expect`; the call named there runs `end`. `faults` spoil calls of services
+    alone, by neighbour; those of the stand-ins themselves spoil the drivers' too.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.seen: list[Point] = []
+        self.seen_before_kill: list[Point] = []
+        self.answered: list[Answered] = []
+        self.counted: Callable[[Call], bool] = lambda call: not call.is_background
+        self.faults = {name: FaultRules() for name in _rules(world)}
+        self._counts: Counter[str] = Counter()
+        self._kill: Kill | None = None
+        self._end: Ender | None = None
+        self._is_cut_off = True
+        for name, rules in _rules(world).items():
+            rules.around = self._around(name)
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the kill is still to come."""
+        return self._kill is not None
+
+    def expect(self, kill: Kill | None = None, end: Ender | None = None) -> None:
+        """Count from 1 again; run `end` at the call named, once."""
+        self.seen, self.seen_before_kill = [], []
+        self._is_cut_off = True
+        self._counts.clear()
+        self._kill, self._end = kill, end
+
+    def pause(self, kill: Kill, stop: Ender) -> None:
+        """As `expect`, but the call named is answered: whoever made it gets to know later."""
+        self.expect(kill, stop)
+        self._is_cut_off = False
+
+    def disarm(self) -> list[Point]:
+        """Let nothing end any more; give the calls seen, up to the one that ended something."""
+        self._kill = None
+        seen, self.seen_before_kill = self.seen_before_kill or self.seen, []
+        return seen
+
+    def _around(self, name: str) -> Middleware:
+        spoil = fault_middleware(self.faults[name])
+
+        @web.middleware
+        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if DRIVERS in request.headers.get("User-Agent", ""):
+                return await handler(request)
+            return await self._pass(_call(name, request), request, handler, spoil)
+
+        return around
+
+    async def _pass(
+        self, call: Call, request: web.Request, handler: Handler, spoil: Middleware
+    ) -> web.StreamResponse:
+        try:
+            body = await request.read()
+        except ConnectionResetError:  # it died while it was sending
+            return cut(request)
+        side, end = self._side_of(call), self._end
+        if side is Side.BEFORE and end is not None:
+            await end()
+            if self._is_cut_off:
+                return cut(request)
+        meant: list[web.StreamResponse] = []
+
+        async def act(passed: web.Request) -> web.StreamResponse:
+            meant.append(await handler(passed))
+            return meant[-1]
+
+        answer = await spoil(request, act)
+        for heard in self.answered if meant else ():
+            heard(call, Answer(meant[-1].status, body, meant[-1] is answer))
+        if side is Side.AFTER and end is not None:
+            await end()
+            if self._is_cut_off:
+                return cut(request)
+        return answer
+
+    def _side_of(self, call: Call) -> Side | None:
+        """Count a call; give the side on which it ends the service."""
+        if not self.counted(call):
+            return None
+        point = self._count(call.what)
+        self.seen.append(point)
+        reached = {point}
+        if point.changes_something:
+            reached.add(self._count(WRITE))
+        if self._kill is None or self._kill.point not in reached:
+            return None
+        side, self._kill = self._kill.side, None
+        self.seen_before_kill = [*self.seen]
+        return side
+
+    def _count(self, what: str) -> Point:
+        self._counts[what] += 1
+        return Point(what, self._counts[what])
+
+
+def _rules(world: World) -> dict[str, FaultRules]:
+    return {
+        "kubernetes": world.kube.faults,
+        "storage": world.storage.faults,
+        "seqera": world.seqera.faults,
+        "backend": world.backend.faults,
+    }
+
+
+def _call(name: str, request: web.Request) -> Call:
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return Call(
+        neighbour=name,
+        method=request.method,
+        path=request.raw_path,
+        port=peer[1] if peer else 0,
+        headers={key.lower(): value for key, value in request.headers.items()},
+    )
+
+
+def _kube_kind(path: str) -> str:
+    found = re.search(r"/namespaces/[^/]+/([a-z]+)", path)
+    return found.group(1) if found else path.partition("?")[0]
+
+
+def _storage_kind(path: str) -> str:
+    if path.startswith("/batch"):
+        return "batch"
+    return "objects" if "/o?" in path else "bucket"
+
+
+_KIND: dict[str, Callable[[str], str]] = {
+    "kubernetes": _kube_kind,
+    "storage": _storage_kind,
+    "seqera": lambda _path: "runs",
+    "backend": lambda _path: "status",
+}

@@ -1,0 +1,184 @@
+"""Tells one story again and again, and kills the service at another call each time.
+
+Which calls there are is found by counting them; a run that shows new ones adds them.
+"""
+
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from chaos.calls import WRITE, Kill, Point, Side
+from chaos.ground import Ground
+from chaos.process import Zygote
+from chaos.rules import Expected, Finding, judge
+from chaos.stories import Story
+from chaos.strangers import Strangers
+
+RELENTLESS = (6, 7, 9)
+"""Deaths at each n-th write of every start. Fewer writes are used up by a repeated launch and by
+repeating what is done already (two buckets, one Secret)."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """One line of the table."""
+
+    name: str
+    kills: int = 0
+    faults: int = 0
+    jobs: int = 0
+    repeats: int = 0
+    unanswered: int = 0
+    missed: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+
+    def merge(self, other: "Tally") -> None:
+        """Add another line to this one."""
+        for name in ("kills", "faults", "jobs", "repeats", "unanswered"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("missed", "violations", "leftovers"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def add(self, finding: Finding, where: str) -> None:
+        """Count what was found about one job."""
+        self.violations += [f"{where}: {text}" for text in finding.violations]
+        self.leftovers += [f"{where}: {text}" for text in finding.leftovers]
+        self.repeats += finding.repeats
+        self.unanswered += finding.unanswered
+
+
+async def explore(zygote: Zygote, story: Story, *, most: int | None = None) -> Tally:
+    """Kill at every call of a story, `most` of them at most; give what was found."""
+    tally = Tally(story.name)
+    with tempfile.TemporaryDirectory() as folder:
+        ground = Ground(zygote, Path(folder), plans=story.plans, changes=story.settings)
+        async with ground:
+            await Explorer(ground, story, tally).explore(most)
+        tally.violations += ground.witness.violations
+        tally.violations += leaks(ground.log, ground.witness.secrets)
+        tally.kills = ground.kills
+    return tally
+
+
+class Explorer:
+    """Goes through the kills of one story on one ground."""
+
+    def __init__(self, ground: Ground, story: Story, tally: Tally) -> None:
+        self._ground, self._story, self._tally = ground, story, tally
+        self._before = dict(ground.environment)
+        self._seen: list[Point] = []
+
+    async def explore(self, most: int | None) -> None:
+        """Run without a kill, then once for each kill, then die again and all the time."""
+        await self._each(self.run, most)
+        if most is not None:
+            return
+        for first in self._story.twice:
+            await self._each(partial(self.run_twice, first), None)
+        for number in RELENTLESS:
+            for side in Side:
+                await self.run_relentlessly(Kill(Point(WRITE, number), side))
+
+    async def run(self, kill: Kill | None = None) -> bool:
+        """Tell the story with one more job; tell whether the kill happened."""
+        await self._reset()
+        return await self._tell(str(kill or "no kill"), partial(self._arm, kill))
+
+    async def run_twice(self, first: Kill, second: Kill | None = None) -> bool:
+        """Tell the story with one more job; the next service dies at the second kill."""
+        ground = self._ground
+
+        async def end() -> None:
+            ground.on_start = again
+            await self._end()
+
+        def again() -> None:
+            ground.on_start = lambda: None
+            self._arm(second)
+
+        await self._reset()
+        begin = partial(ground.calls.expect, first, end)
+        return await self._tell(f"{first}, then {second or 'no kill'}", begin)
+
+    async def run_relentlessly(self, kill: Kill) -> None:
+        """Tell the story with one more job while every service dies at that call."""
+
+        def begin() -> None:
+            self._ground.on_start = partial(self._arm, kill)
+            self._arm(kill)
+
+        await self._reset()
+        await self._tell(f"always {kill}", begin)
+
+    async def _each(self, run: Callable[[Kill | None], Awaitable[bool]], most: int | None) -> None:
+        """Run without a kill, then once for every kill that a run shows to be possible."""
+        await run(None)
+        found = [*_kills(self._seen)]
+        known, again = set(found), set[Kill]()
+        done = 0
+        while found and (most is None or done < most):
+            kill = found.pop(0)
+            if await run(kill):
+                done += 1
+            elif kill not in again:
+                again.add(kill)
+                found.append(kill)
+            else:
+                self._tally.missed.append(f"{self._story.name}: {kill}")
+            new = [other for other in _kills(self._seen) if other not in known]
+            known.update(new)
+            found += new
+
+    def _arm(self, kill: Kill | None) -> None:
+        self._ground.calls.expect(kill, self._end)
+
+    async def _end(self) -> None:
+        self._ground.environment |= self._story.later
+        await self._ground.kill()
+
+    async def _reset(self) -> None:
+        """Go back to the first settings."""
+        ground = self._ground
+        await ground.up()
+        if ground.environment != self._before:
+            ground.environment = dict(self._before)
+            await ground.kill()
+            await ground.up()
+
+    async def _tell(self, how: str, begin: Callable[[], None]) -> bool:
+        """Tell the story once; tell whether every kill that was asked for happened."""
+        ground, story, tally = self._ground, self._story, self._tally
+        tally.jobs += 1
+        job_id = f"INTP{tally.jobs:011}"
+        strangers = Strangers(ground.world, job_id.lower())
+        await story.prepare(ground, job_id)
+        begin()
+        accepted = await story.act(ground, job_id)
+        rests = await ground.until_rest(job_id, accepted=accepted)
+        ground.on_start = lambda: None
+        happened = not ground.calls.is_armed
+        self._seen = ground.calls.disarm()
+        expected = Expected(job_id=job_id, accepted=accepted, ends=story.ends)
+        finding = judge(ground.world, ground.witness, strangers, expected)
+        if not rests:
+            finding.violations.append(f"{job_id}: does not come to rest")
+        tally.add(finding, f"{story.name}, {how}")
+        strangers.remove()
+        await story.clear(ground, job_id)
+        return happened
+
+
+def _kills(points: list[Point]) -> Iterator[Kill]:
+    for point in points:
+        yield Kill(point, Side.BEFORE)
+        if point.changes_something:
+            yield Kill(point, Side.AFTER)
+
+
+def leaks(log: Path, secrets: Iterable[bytes]) -> list[str]:
+    """Say which log holds a credential."""
+    text = log.read_bytes()
+    return [f"{log.name} holds a credential" for value in secrets if value in text][:1]

@@ -1,0 +1,235 @@
+"""What happens to replicas: the leader dies, is paused, cut off, slow; all are replaced under load.
+
+Each scenario gives a tally; that one replica acts at a time is proven from the stand-ins' own log.
+"""
+
+import asyncio
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from chaos.cables import Health
+from chaos.calls import Kill, Point, Side
+from chaos.fleet import LEASE_SECONDS, TAKE_OVER_SECONDS, Fleet, Replica
+from chaos.ground import LOOK, PATIENCE
+from chaos.killing import Tally, leaks
+from chaos.process import Zygote
+from chaos.rules import Expected, is_at_rest, judge
+from chaos.stories import SUCCEEDED
+from pyvatti.sandbox.driver_plans import PLANS, Plans, everyone
+
+GRACE_SECONDS = 30.0
+PAUSES = (
+    Kill(Point("storage POST bucket", 1), Side.AFTER),
+    Kill(Point("storage POST bucket", 2), Side.BEFORE),
+    Kill(Point("kubernetes POST secrets", 2), Side.AFTER),
+    Kill(Point("kubernetes PATCH jobs", 1), Side.BEFORE),
+    Kill(Point("kubernetes PATCH jobs", 1), Side.AFTER),
+    Kill(Point("backend PATCH status", 1), Side.BEFORE),
+    Kill(Point("backend PATCH status", 1), Side.AFTER),
+    Kill(Point("kubernetes DELETE jobs", 1), Side.AFTER),
+    Kill(Point("storage GET bucket", 1), Side.AFTER),
+    Kill(Point("storage POST batch", 1), Side.BEFORE),
+    Kill(Point("storage POST batch", 1), Side.AFTER),
+    Kill(Point("storage DELETE bucket", 1), Side.AFTER),
+    Kill(Point("kubernetes POST configmaps", 1), Side.AFTER),
+)
+"""Where the leader is paused for longer than its Lease: in calls of every neighbour."""
+
+Scenario = Callable[[Fleet, "Load"], Awaitable[None]]
+
+
+class Load:
+    """Users that post to any living replica, and what they were answered."""
+
+    def __init__(self, fleet: Fleet, tally: Tally) -> None:
+        self.fleet, self.tally = fleet, tally
+        self.accepted: list[str] = []
+
+    async def post(self, replica: Replica | None = None) -> str:
+        """Launch one more job by a replica, or by any until it is accepted."""
+        self.tally.jobs += 1
+        job_id = f"INTP{self.tally.jobs:011}"
+        deadline = time.monotonic() + PATIENCE
+        number = self.tally.jobs
+        while time.monotonic() < deadline:
+            replicas = [replica] if replica else list(self.fleet.replicas.values())
+            status = await self.fleet.post(replicas[number % len(replicas)], job_id)
+            if status == 201:
+                self.accepted.append(job_id)
+                return job_id
+            if status not in (0, 503):
+                self.tally.violations.append(f"{job_id}: POST /launch answered {status}")
+            number += 1
+            await asyncio.sleep(0.05)
+        self.tally.violations.append(f"{job_id}: no launch is answered 201")
+        return job_id
+
+    async def finish(self) -> None:
+        """Wait until every job is at rest, and judge."""
+        fleet, world = self.fleet, self.fleet.world
+        for job_id in self.accepted:
+            at_rest = partial(is_at_rest, world, job_id.lower(), accepted=True)
+            rests = await until(at_rest)
+            expected = Expected(job_id=job_id, accepted=True, ends=SUCCEEDED)
+            finding = judge(world, fleet.witness, None, expected)
+            if not rests:
+                finding.violations.append(f"{job_id}: does not come to rest")
+            self.tally.add(finding, self.tally.name)
+
+
+async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
+    """Wait for a condition; False if it does not come true."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(LOOK)
+    return True
+
+
+async def play(zygote: Zygote, name: str, scenario: Scenario, plans: Plans | None = None) -> Tally:
+    """Play one scenario with two replicas; give what was found."""
+    tally = Tally(f"replicas: {name}")
+    with tempfile.TemporaryDirectory() as folder:
+        plans = plans or everyone(PLANS["success"])
+        async with Fleet(zygote, Path(folder), plans=plans) as fleet:
+            await fleet.start("a")
+            await until(lambda: fleet.leader is not None)
+            await fleet.start("b")
+            load = Load(fleet, tally)
+            await scenario(fleet, load)
+            await load.finish()
+            tally.violations += fleet.witness.violations
+            tally.violations += [f"{tally.name}: {act}" for act in fleet.double_acts()]
+            tally.violations += leaks(fleet.log, fleet.witness.secrets)
+            tally.kills += fleet.kills
+    return tally
+
+
+async def _take_over(fleet: Fleet, load: Load, old: Replica) -> None:
+    """Wait until another replica holds the Lease; it must not take too long."""
+    began = time.monotonic()
+    if not await until(lambda: fleet.leader not in (None, old)):
+        load.tally.violations.append(f"{load.tally.name}: nobody took over")
+    elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS:
+        load.tally.violations.append(f"{load.tally.name}: take-over took {seconds:.1f} s")
+
+
+def _leader(fleet: Fleet) -> Replica:
+    leader = fleet.leader
+    if leader is None:
+        raise RuntimeError("no replica leads")
+    return leader
+
+
+async def leader_killed(fleet: Fleet, load: Load) -> None:
+    """Kill the leader at work, while users post to the other."""
+    for _ in range(6):
+        await load.post()
+    old = _leader(fleet)
+    await fleet.kill(old)
+    for _ in range(3):
+        await load.post()
+    await _take_over(fleet, load, old)
+
+
+def leader_paused_at(pause: Kill) -> Scenario:
+    """Pause the leader in the middle of a call for longer than its Lease, then let it go on."""
+
+    async def scenario(fleet: Fleet, load: Load) -> None:
+        old = _leader(fleet)
+
+        async def stop() -> None:
+            old.service.send(signal.SIGSTOP)
+            load.tally.faults += 1
+
+        fleet.calls.pause(pause, stop)
+        for _ in range(3):
+            await load.post(fleet.others(old)[0])
+        if not await until(lambda: not fleet.calls.is_armed):
+            load.tally.missed.append(f"{load.tally.name}: {pause}")
+        await _take_over(fleet, load, old)
+        done = len(fleet.acts)
+        await until(lambda: len(fleet.acts) > done, patience=1.0)  # the new one is at work
+        old.service.send(signal.SIGCONT)
+        await asyncio.sleep(1)  # what it still had in hand would show now
+
+    return scenario
+
+
+def leader_cut_off(health: Health) -> Scenario:
+    """Take the API server away from the leader alone, for longer than its Lease."""
+
+    async def scenario(fleet: Fleet, load: Load) -> None:
+        old = _leader(fleet)
+        for _ in range(4):
+            await load.post()
+        old.cables["kubernetes"].set(health)
+        load.tally.faults += 1
+        for _ in range(3):
+            await load.post(fleet.others(old)[0])
+        await _take_over(fleet, load, old)
+        await asyncio.sleep(0.5)
+        old.cables["kubernetes"].set(Health.WHOLE)
+        await load.post()
+
+    return scenario
+
+
+async def leader_slow(fleet: Fleet, load: Load) -> None:
+    """Delay all the leader says to the API server, so that it may or may not keep its Lease."""
+    cable = _leader(fleet).cables["kubernetes"]
+    for delay in (0.1, 0.3, 0.6, 0.0):
+        cable.delay = delay
+        load.tally.faults += bool(delay)
+        for _ in range(2):
+            await load.post()
+        await asyncio.sleep(LEASE_SECONDS)
+
+
+async def rolling_restart(fleet: Fleet, load: Load) -> None:
+    """Replace every replica twice, new ones first, while users post to whoever lives."""
+    done = asyncio.Event()
+
+    async def post_all() -> None:
+        while not done.is_set():
+            await load.post()
+            await asyncio.sleep(0.2)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(post_all())
+        for number in range(4):
+            old = next(iter(fleet.replicas.values()))
+            await fleet.start(f"r{number}")
+            del fleet.replicas[old.name]
+            old.service.send(signal.SIGTERM)
+            await asyncio.wait([old.service.ended], timeout=GRACE_SECONDS)
+            if old.service.alive:
+                load.tally.violations.append(f"{old.name} did not end within {GRACE_SECONDS} s")
+            elif fleet.leader is None or fleet.leader is old:
+                await _take_over(fleet, load, old)
+            load.tally.kills += 1
+        done.set()
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "leader killed": leader_killed,
+    "leader's API server silent": leader_cut_off(Health.FROZEN),
+    "leader's API server refuses": leader_cut_off(Health.CUT),
+    "leader slow": leader_slow,
+    "rolling restart under load": rolling_restart,
+}
+
+
+async def replicas(zygote: Zygote, pauses: tuple[Kill, ...] = PAUSES) -> list[Tally]:
+    """Play everything; the pauses are one line of the table."""
+    tallies = [await play(zygote, name, scenario) for name, scenario in SCENARIOS.items()]
+    paused = Tally("replicas: leader paused in a call")
+    for pause in pauses:
+        tally = await play(zygote, f"leader paused {pause}", leader_paused_at(pause))
+        paused.merge(tally)
+    return [*tallies, paused]

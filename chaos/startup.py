@@ -1,0 +1,130 @@
+"""A start with many live jobs and many records: ready soon, and nothing done or told twice."""
+
+import asyncio
+import json
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from chaos.calls import Answer, Call
+from chaos.ground import Ground
+from chaos.killing import Tally, leaks
+from chaos.process import Zygote
+from chaos.rules import REFUSED
+from pyvatti import labels
+from pyvatti.sandbox.driver_plans import Plan, everyone
+from pyvatti.sandbox.kube.resources import CONFIGMAPS
+
+READY_SECONDS = 10.0
+QUIET_SECONDS = 3.0
+RUNNING = 10
+POSTS_AT_A_TIME = 8
+FOREVER = Plan(run_seconds=1e6)
+
+
+async def start_up(zygote: Zygote, live: int = 1000, records: int = 5000) -> Tally:
+    """Kill a service with so many live jobs, start another from nothing, and look what it does."""
+    tally = Tally(f"start-up, {live} jobs, {records} records", jobs=live)
+    changes = {"MAX_CONCURRENT_JOBS": str(RUNNING)}
+    with tempfile.TemporaryDirectory() as folder:
+        plans = everyone(FOREVER)
+        ground = Ground(zygote, Path(folder), plans=plans, changes=changes)
+        async with AsyncExitStack() as stack, ground:
+            _add_records(ground, records)
+            ground.world.backend.down = True
+            await _fill(ground, live)
+            await _restart(ground, stack, tally)
+        tally.violations += [*ground.witness.violations]
+        tally.violations += leaks(ground.log, ground.witness.secrets)
+        tally.kills = ground.kills
+    return tally
+
+
+async def _fill(ground: Ground, live: int) -> None:
+    """Launch so many jobs and wait until each has got as far as it can."""
+    ids = [f"INTP{number:011}" for number in range(1, live + 1)]
+    left = iter(ids)
+
+    async def post() -> None:
+        for job_id in left:
+            await ground.launch(job_id)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(POSTS_AT_A_TIME):
+            group.create_task(post())
+    running = ids[: min(RUNNING, live)]
+    await ground.until(lambda: all(_tried(ground, job_id) for job_id in running), patience=120)
+    await ground.until(lambda: all(_is_marked(ground, job_id) for job_id in ids), patience=120)
+
+
+def _tried(ground: Ground, job_id: str) -> bool:
+    seen = ground.job(job_id)
+    return bool(seen.told) and seen.transfer_gone_at is not None
+
+
+def _is_marked(ground: Ground, job_id: str) -> bool:
+    return bool(ground.job(job_id).is_marked)
+
+
+async def _restart(ground: Ground, stack: AsyncExitStack, tally: Tally) -> None:
+    """Start a service with a new interpreter, as a pod does, in place of the old one."""
+    began = time.monotonic()
+    ground.use(await stack.enter_async_context(Zygote()))
+    await ground.kill()
+    wrote: list[str] = []
+
+    def note(call: Call, answer: Answer) -> None:
+        if not call.is_background and call.method != "GET" and answer.status < REFUSED:
+            wrote.append(call.what)
+
+    ground.calls.answered.append(note)
+    await ground.up()
+    seconds = time.monotonic() - began
+    tally.name += f": ready in {seconds:.1f} s"
+    if seconds > READY_SECONDS:
+        tally.violations.append(f"start-up took {seconds:.1f} s")
+    received = ground.world.backend.received
+    tried = len(received)
+    await ground.until(lambda: len(received) >= tried + RUNNING)
+    await asyncio.sleep(QUIET_SECONDS)
+    tally.violations += [f"start-up: {what} was done again" for what in sorted(set(wrote))]
+    ground.world.backend.down = False
+    await ground.until(lambda: _delivered(ground) >= RUNNING, patience=120)
+    await asyncio.sleep(QUIET_SECONDS)
+    if (delivered := _delivered(ground)) != RUNNING:
+        tally.violations.append(f"start-up: {delivered} notices taken, {RUNNING} expected")
+
+
+def _delivered(ground: Ground) -> int:
+    return sum(item.answer == 200 for item in ground.world.backend.received)
+
+
+def _add_records(ground: Ground, count: int) -> None:
+    """Write records of jobs that ended long ago."""
+    store, namespace = ground.world.kube.store, ground.world.namespace
+    for number in range(count):
+        base = f"intp8{number:010}"
+        marks = {
+            labels.NAME: labels.APPLICATION,
+            labels.INSTANCE: "pyvatti",
+            labels.COMPONENT: labels.RECORD,
+            labels.PART_OF: labels.PROJECT,
+            labels.MANAGED_BY: labels.MANAGER,
+            labels.JOB_ID: base,
+            labels.STATE: "Succeeded",
+        }
+        said = {
+            "job_id": base.upper(),
+            "uid": f"00000000-0000-0000-0000-{number:012}",
+            "state": "Succeeded",
+            "accepted_at": "2026-01-01T00:00:00Z",
+            "finished_at": "2026-01-01T01:00:00Z",
+            "removed_at": "2026-01-01T01:00:00Z",
+            "run_name": f"{namespace}-{base}",
+        }
+        body = {
+            "metadata": {"name": f"{base}-record", "labels": marks},
+            "data": {"record.json": json.dumps(said)},
+        }
+        store.create(CONFIGMAPS, namespace, body)

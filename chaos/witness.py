@@ -1,0 +1,189 @@
+"""What really happened in a world, written down as it happens: objects, notices, ends of services.
+
+Judges nothing but what is wrong at any moment (a secret outside of Secrets); the rest is `rules`.
+"""
+
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from chaos.calls import Answer, Call, Calls
+from pyvatti import labels
+from pyvatti.sandbox.world import World
+
+TERMINAL = ("Succeeded", "Failed")
+_STATUS_PATH = re.compile(r"/pipeline/([^/]+)/status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One notice as the backend got it. `epoch` counts the ends of services before it.
+
+    `arrived`: no fault kept the answer from the teller.
+    """
+
+    at: float
+    epoch: int
+    event: str
+    event_id: str
+    sequence: int
+    body: dict[str, Any]
+    status: int
+    arrived: bool
+
+
+@dataclass(slots=True)
+class Seen:
+    """The history of one id. Times are monotonic seconds."""
+
+    uids: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    ends: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    settled: dict[int, float] = field(default_factory=dict)
+    pods: list[str] = field(default_factory=list)
+    main_started_at: float | None = None
+    transfer_gone_at: float | None = None
+    transfer_exists: bool = False
+    is_marked: bool = False
+    told: list[Told] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """The state label as last seen."""
+        return self.states[-1] if self.states else ""
+
+
+class Witness:
+    """Watches one world from its start. `secrets` must appear in no object but a Secret."""
+
+    def __init__(self, world: World, calls: Calls, secrets: Iterable[str]) -> None:
+        self.world = world
+        self.jobs: dict[str, Seen] = defaultdict(Seen)
+        self.violations: list[str] = []
+        self.epoch = 0
+        self.deposed_at: list[float] = []
+        self.secrets = [value.encode() for value in secrets]
+        self._downs: list[tuple[float, float]] = []
+        self._down_since: float | None = time.monotonic()
+        world.kube.store.subscribe(self._changed)
+        calls.answered.append(self._answered)
+
+    def service_ended(self) -> None:
+        """Note that no service runs from now on."""
+        self.epoch += 1
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+
+    def service_ready(self) -> None:
+        """Note that a service runs again."""
+        if self._down_since is not None:
+            self._downs.append((self._down_since, time.monotonic()))
+            self._down_since = None
+
+    def was_deposed(self, since: float, until: float) -> bool:
+        """Tell whether a service said in between that it had lost the Lease."""
+        return any(since <= at <= until for at in self.deposed_at)
+
+    def uptime(self, since: float, until: float) -> float:
+        """Give the seconds of an interval during which a service ran."""
+        downs = [*self._downs]
+        if self._down_since is not None:
+            downs.append((self._down_since, until))
+        lost = sum(max(0.0, min(end, until) - max(start, since)) for start, end in downs)
+        return until - since - lost
+
+    def accuse(self, sentence: str) -> None:
+        """Write down a violation, once."""
+        if sentence not in self.violations:
+            self.violations.append(sentence)
+
+    def _changed(
+        self, change: str, resource: Any, new: dict[str, Any], _old: dict[str, Any] | None
+    ) -> None:
+        name = new["metadata"]["name"]
+        if resource.kind == "Secret":
+            self._secret_changed(change, name)
+            return
+        self._look_for_secrets(resource.kind, name, new)
+        if resource.kind == "Job":
+            self._job_changed(name, new)
+        elif resource.kind == "Pod":
+            self._pod_changed(new)
+
+    def _look_for_secrets(self, kind: str, name: str, new: dict[str, Any]) -> None:
+        text = orjson.dumps(new)
+        if any(value in text for value in self.secrets):
+            self.accuse(f"{kind} {name} holds a credential")
+
+    def _job_changed(self, base: str, new: dict[str, Any]) -> None:
+        metadata = new["metadata"]
+        found = metadata.get("labels") or {}
+        if base not in self.jobs and found.get(labels.MANAGED_BY) != labels.MANAGER:
+            return
+        seen, marks = self.jobs[base], metadata.get("annotations") or {}
+        seen.is_marked = seen.is_marked or labels.TRANSITIONS in marks
+        if metadata["uid"] not in seen.uids:
+            seen.uids.append(metadata["uid"])
+        if found.get(labels.STATE, "") != seen.state:
+            seen.states.append(found.get(labels.STATE, ""))
+        state = (_parsed(marks.get(labels.VERDICT)) or {}).get("state")
+        ends = seen.ends[metadata["uid"]]
+        if state in TERMINAL and state not in ends[-1:]:
+            ends.append(state)
+        for notice in _parsed(marks.get(labels.OUTBOX)) or []:
+            if notice.get("delivery", "pending") != "pending":
+                seen.settled.setdefault(notice["sequence"], time.monotonic())
+
+    def _pod_changed(self, new: dict[str, Any]) -> None:
+        metadata = new["metadata"]
+        base = (metadata.get("labels") or {}).get("batch.kubernetes.io/job-name", "")
+        if base not in self.jobs:
+            return
+        seen = self.jobs[base]
+        if metadata["uid"] not in seen.pods:
+            seen.pods.append(metadata["uid"])
+        for status in (new.get("status") or {}).get("containerStatuses") or ():
+            started = {"running", "terminated"} & set(status.get("state") or {})
+            if started and seen.main_started_at is None:
+                seen.main_started_at = time.monotonic()
+
+    def _secret_changed(self, change: str, name: str) -> None:
+        base = name.removesuffix("-transfer")
+        if base == name or base not in self.jobs:
+            return
+        seen = self.jobs[base]
+        seen.transfer_exists = change != "DELETED"
+        if not seen.transfer_exists:
+            seen.transfer_gone_at = time.monotonic()
+
+    def _answered(self, call: Call, answer: Answer) -> None:
+        found = _STATUS_PATH.search(call.path)
+        if call.neighbour != "backend" or found is None:
+            return
+        said = _parsed(answer.request) or {}
+        self.jobs[found.group(1).lower()].told.append(
+            Told(
+                at=time.monotonic(),
+                epoch=self.epoch,
+                event=str(said.get("event")),
+                event_id=call.headers.get("x-hattivatti-event-id", ""),
+                sequence=int(call.headers.get("x-hattivatti-sequence", "0")),
+                body=said,
+                status=answer.status,
+                arrived=answer.arrived,
+            )
+        )
+
+
+def _parsed(text: str | bytes | None) -> Any:
+    """Read JSON that an operator may have broken; None if it is none."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
