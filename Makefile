@@ -23,7 +23,7 @@ demo: $(STAMP) ## Run one job on the embedded sandbox and prove that nothing is 
 	$(BIN)/pyvatti demo $(if $(SCENARIO),--scenario $(SCENARIO))
 
 test: $(STAMP) check ## Lint, types, import rules, then the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: lint types imports spelling ## Everything but the tests
 

@@ -18,8 +18,9 @@ from pyvatti.backend import Backend
 from pyvatti.errors import PyvattiError
 from pyvatti.kube import Elector, KubeClient
 from pyvatti.lifecycle.cache import Cache
+from pyvatti.lifecycle.clock import SteadyClock, utc_now
 from pyvatti.lifecycle.controller import Controller
-from pyvatti.lifecycle.doors import Doors, utc_now
+from pyvatti.lifecycle.doors import Clock, Doors, Limits
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.lifecycle.gauges import keep_gauges
 from pyvatti.lifecycle.permissions import Permissions
@@ -31,29 +32,43 @@ from pyvatti.storage import BucketLimiter, Storage
 log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(
+    settings: Settings, *, limits: Limits | None = None, clock: Clock | None = None
+) -> FastAPI:
     """Make the application; its lifespan runs the whole service."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with run_service(settings) as service:
+        async with run_service(settings, limits=limits, clock=clock) as service:
             app.state.service = service
             yield
 
     return make_api(settings, lifespan)
 
 
+async def check(settings: Settings) -> None:
+    """Open and close all doors, asking nobody: shows what start-up would stumble over.
+
+    Raises ConfigurationError for templates, a kubeconfig or credentials that cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        await _open_doors(settings, stack, Limits(), utc_now)
+
+
 @contextlib.asynccontextmanager
-async def run_service(settings: Settings) -> AsyncIterator[Service]:
+async def run_service(
+    settings: Settings, *, limits: Limits | None = None, clock: Clock | None = None
+) -> AsyncIterator[Service]:
     """Open the doors, start informers, election and acting; stop all of it at the end.
 
+    `limits` are how long neighbours are waited for, `clock` gives the time in UTC.
     Raises ConfigurationError for templates or a kubeconfig that cannot be used.
     """
     log.info("starting", settings=settings.model_dump(mode="json"))
     if settings.storage_emulator_host:
         log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
     async with AsyncExitStack() as stack:
-        doors = await _open_doors(settings, stack)
+        doors = await _open_doors(settings, stack, limits or Limits(), clock or SteadyClock())
         elector = Elector(
             doors.kube,
             name=settings.instance,
@@ -88,16 +103,18 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             log.info("stopped")
 
 
-async def _open_doors(settings: Settings, stack: AsyncExitStack) -> Doors:
+async def _open_doors(
+    settings: Settings, stack: AsyncExitStack, limits: Limits, clock: Clock
+) -> Doors:
     renderer = Renderer(settings)
     renderer.check()
-    kube = await KubeClient.connect(settings)
+    kube = await KubeClient.connect(settings, limits.kube)
     stack.push_async_callback(kube.close)
-    storage = Storage(settings)
+    storage = Storage(settings, patience=limits.storage)
     stack.push_async_callback(storage.close)
-    seqera = Seqera(settings)
+    seqera = Seqera(settings, timeouts=limits.seqera, clock=clock)
     stack.push_async_callback(seqera.close)
-    backend = Backend(settings)
+    backend = Backend(settings, timeouts=limits.backend)
     stack.push_async_callback(backend.close)
     return Doors(
         settings=settings,
@@ -107,9 +124,10 @@ async def _open_doors(settings: Settings, stack: AsyncExitStack) -> Doors:
         seqera=seqera,
         backend=backend,
         renderer=renderer,
-        cache=Cache(kube, settings),
+        cache=Cache(kube, settings, limits.watch),
         events=EventRecorder(kube, _identity()),
-        clock=utc_now,
+        limits=limits,
+        clock=clock,
     )
 
 

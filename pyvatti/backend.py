@@ -67,7 +67,7 @@ class Backend:
         """
         wire_id = job_id.upper()
         headers = {
-            "X-Hattivatti-Event-Id": f"{wire_id}.{notice.sequence}",
+            "X-Hattivatti-Event-Id": f"{wire_id}.{notice.event.value}",
             "X-Hattivatti-Sequence": str(notice.sequence),
         }
         path = self._path.replace("{id}", quote(wire_id, safe=""))

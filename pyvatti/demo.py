@@ -12,17 +12,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
 
+from pyvatti.api.connections import listen, make_config
 from pyvatti.app import create_app
-from pyvatti.errors import ConfigurationError
-from pyvatti.sandbox.driver_plans import PLANS
-from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 from pyvatti.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from pyvatti.sandbox.world import World
 
 Say = Callable[[str], None]
 
@@ -108,7 +109,7 @@ EXPECTED = {
 class Timeline:
     """Prints what changes in the world, with the seconds since the start."""
 
-    def __init__(self, say: Say, world: World) -> None:
+    def __init__(self, say: Say, world: "World") -> None:
         self._say = say
         self._world = world
         self._began = time.monotonic()
@@ -167,14 +168,14 @@ def _state_of(kind: str, new: dict[str, Any]) -> str:
 class Running:
     """A running service on its world."""
 
-    world: World
+    world: "World"
     url: str
     client: httpx.AsyncClient
 
 
 @asynccontextmanager
 async def run_stack(
-    changes: dict[str, str], world: World, *, port: int = 0
+    changes: dict[str, str], world: "World", *, port: int = 0
 ) -> AsyncIterator[Running]:
     """Start the world and the service; `changes` are environment variables of the service."""
     with tempfile.TemporaryDirectory() as folder:
@@ -192,21 +193,19 @@ async def run_stack(
 
 @asynccontextmanager
 async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]:
-    """Run the service by uvicorn in this event loop; gives its address."""
-    config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=port, log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
+    """Run the service by uvicorn in this event loop; gives its address.
+
+    Raises ConfigurationError when it cannot listen on the port.
+    """
+    listener = listen("127.0.0.1", port)
+    server = uvicorn.Server(make_config(create_app(settings)))
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(server.serve())
-        while not server.started:
-            if task.done():
-                raise ConfigurationError(f"the service cannot listen on port {port}")
+        group.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
             await asyncio.sleep(0.01)
-        address = server.servers[0].sockets[0].getsockname()
         failure: BaseException | None = None
         try:
-            yield f"http://127.0.0.1:{address[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         except BaseException as error:  # noqa: BLE001 - raised again once the service has stopped
             failure = error
         server.should_exit = True
@@ -224,6 +223,10 @@ async def run_demo(scenario: Scenario, say: Say) -> int:
     """Run one job to its end; give the exit code: 0 only if everything is as it must be."""
     say(f"pyvatti demo, scenario {scenario}: one job on the embedded sandbox\n")
     configure_logging(Settings.model_construct(log_format="console", log_level="error"))
+    # `pyvatti serve` imports this module too, and must not carry the sandbox in its memory
+    from pyvatti.sandbox.driver_plans import PLANS  # noqa: PLC0415
+    from pyvatti.sandbox.world import World  # noqa: PLC0415
+
     plan = PLANS[PLAN_OF.get(scenario, "success")]
     async with run_stack(HURRY, World(plans=lambda _pod: plan)) as stack:
         timeline = Timeline(say, stack.world)
@@ -301,7 +304,9 @@ async def run_sandbox(kubeconfig: Path, port: int, say: Say) -> None:
     """Keep the world and a service running until interrupted."""
     configure_logging(Settings.model_construct(log_format="auto", log_level="info"))
     kubeconfig = kubeconfig.absolute()  # noqa: ASYNC240 - no file is touched
-    async with run_stack({}, World(), port=port) as stack:
+    from pyvatti.sandbox.world import World  # noqa: PLC0415 - as above
+
+    async with run_stack({"POLL_INTERVAL": "2"}, World(), port=port) as stack:
         _write_private(kubeconfig, stack.world.kube.kubeconfig())
         say(f"service    {stack.url}  (API documents: {stack.url}/docs)")
         say(f"kubernetes {stack.world.kube.url}  (export KUBECONFIG={kubeconfig})")

@@ -21,12 +21,18 @@ PyvattiError
     └── JobFinished
 """
 
+import re
+
 TEXT_LIMIT = 256
+_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic) [\w.~+/=-]{16,}")
 
 
 def trim(text: str) -> str:
-    """Cut a foreign text to 256 characters on one line, for logs and error messages."""
-    return " ".join(text.split())[:TEXT_LIMIT]
+    """Cut a foreign text to 256 characters on one line, for logs and error messages.
+
+    Some gateways repeat the header of a request in their error page: credentials are left out.
+    """
+    return _CREDENTIAL.sub(r"\1 (redacted)", " ".join(text.split()))[:TEXT_LIMIT]
 
 
 class PyvattiError(Exception):

@@ -37,6 +37,7 @@ _EVENT_OF = {
     State.SUCCEEDED: Event.SUCCEEDED,
     State.FAILED: Event.FAILED,
 }
+_STATE_OF = {event: state for state, event in _EVENT_OF.items()}
 _ORDER = tuple(State)
 _E_MAIL = re.compile(r"[^\s/\"'=:]+@[^\s/\"']+")
 MESSAGE_LIMIT = 1000  # characters of a container's last words
@@ -78,19 +79,21 @@ def _annotation(annotations: Mapping[str, str], key: str, adapter: TypeAdapter[_
 def read_job(raw: Manifest) -> Job:
     """Read a batch/v1 Job: needs `{"metadata": {"name", "namespace", "uid", "resourceVersion"}}`.
 
-    The state is that of a terminal verdict, else the latest transition. The label, which anybody
-    may edit, only helps where no transition is readable, and never ends a job.
+    The state is that of a terminal verdict or event, else the latest that a transition or an event
+    tells of. The label, which anybody may edit, only helps where neither is readable, and never
+    ends a job.
     """
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     annotations = metadata.get("annotations") or {}
     verdict = _annotation(annotations, labels.VERDICT, _VERDICT)
     transitions = _annotation(annotations, labels.TRANSITIONS, _TRANSITIONS) or {}
+    outbox = _annotation(annotations, labels.OUTBOX, _OUTBOX) or ()
     ended = _terminal_condition(status)
     return Job(
         names=_read_names(metadata, annotations),
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
-        state=_read_state(metadata, verdict, transitions),
+        state=_read_state(metadata, verdict, transitions, outbox),
         accepted_at=read_time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC),
         request_hash=annotations.get(labels.REQUEST_HASH, ""),
         suspended=bool(spec.get("suspend")),
@@ -102,7 +105,7 @@ def read_job(raw: Manifest) -> Job:
         ended_message=ended.get("message") or "",
         ended_at=read_time(ended.get("lastTransitionTime")),
         transitions=transitions,
-        outbox=_annotation(annotations, labels.OUTBOX, _OUTBOX) or (),
+        outbox=outbox,
         verdict=verdict,
         witness=_annotation(annotations, labels.WITNESS, _POD),
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
@@ -122,14 +125,18 @@ def _read_names(metadata: Mapping[str, Any], annotations: Mapping[str, str]) -> 
 
 
 def _read_state(
-    metadata: Mapping[str, Any], verdict: Verdict | None, transitions: Mapping[State, datetime]
+    metadata: Mapping[str, Any],
+    verdict: Verdict | None,
+    transitions: Mapping[State, datetime],
+    outbox: tuple[Notice, ...],
 ) -> State:
     if verdict is not None and verdict.state.is_terminal:
         return verdict.state
+    told = {_STATE_OF[notice.event] for notice in outbox}
+    named = told | {state for state in transitions if not state.is_terminal}
     label = (metadata.get("labels") or {}).get(labels.STATE)
-    named = {state for state in transitions if not state.is_terminal} or (
-        {State(label)} if label in (State.CREATED, State.DEPLOYED) else set()
-    )
+    if not named and label in (State.CREATED, State.DEPLOYED):
+        return State(label)
     return max(named, key=_ORDER.index, default=State.REQUESTED)
 
 

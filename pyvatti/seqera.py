@@ -86,6 +86,17 @@ class Seqera:
             raise Unavailable(f"the list of runs did not end within {MAX_PAGES} pages")
         return search.found
 
+    async def find(self, name: str, launched: datetime) -> Run | None:
+        """Look up one run by one call; None proves nothing, for not all servers know the keyword.
+
+        Raises Denied or Unavailable.
+        """
+        search = _Search({name: launched}, self._clock())
+        rows, more = await self._page(0, search=f"runName:{name}")
+        for row in rows:
+            self._read(row, search)
+        return None if more else search.found.get(name)
+
     async def cancel(self, run: Run) -> None:
         """Mark a run as cancelled. Best effort: a refusal is logged only.
 
@@ -127,13 +138,13 @@ class Seqera:
             method, path, query={**self._query, **(query or {})}, body=body
         )
 
-    async def _page(self, offset: int) -> tuple[list[Any], bool]:
+    async def _page(self, offset: int, **search: str) -> tuple[list[Any], bool]:
         """Read {"workflows": [..], "hasMore"?}; give its rows and whether there may be more.
 
         `totalSize` is null unless asked for and says nothing. A server may give more rows than
         asked for; fewer are the last ones unless it says that it has more.
         """
-        response = await self._call("GET", "/workflow", {"max": PAGE, "offset": offset})
+        response = await self._call("GET", "/workflow", {"max": PAGE, "offset": offset, **search})
         answer = _object(response, "GET /workflow")
         rows, more = answer.get("workflows"), answer.get("hasMore")
         if not isinstance(rows, list):

@@ -15,11 +15,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pyvatti.errors import ConfigurationError
 
 PACKAGE = Path(__file__).parent
+LONGEST = timedelta(days=36500)  # what is added to a date must still give a date
 MAX_NAMESPACE = 39  # so that {namespace}-{id}-results fits the 63 characters of a bucket name
 
 
@@ -44,21 +46,34 @@ def _bare_seconds(value: Any) -> Any:
     """Let "3600" mean seconds; pydantic's own forms (ISO 8601, hh:mm:ss) stay valid."""
     try:
         return timedelta(seconds=float(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return value
 
 
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be more than 0 seconds")
+def _sane(value: timedelta) -> timedelta:
+    if not timedelta(0) < value <= LONGEST:
+        raise ValueError("must be more than 0 seconds and at most 100 years")
     return value
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_bare_seconds), AfterValidator(_positive)]
+def _strip(value: Any) -> Any:
+    """Drop the line break that files and Secrets so often end with."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def _one_line(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().isprintable():
+        raise ValueError("must not hold a line break or another control character")
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_bare_seconds), AfterValidator(_sane)]
+# without user:password@, for addresses are logged
 HttpBase = Annotated[
-    str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(lambda url: url.rstrip("/"))
+    str, Field(pattern=r"^https?://[^\s@]+$"), AfterValidator(lambda url: url.rstrip("/"))
 ]
-Token = Annotated[SecretStr, Field(min_length=1)]
+Token = Annotated[SecretStr, BeforeValidator(_strip), Field(min_length=1)]
+HeaderToken = Annotated[Token, AfterValidator(_one_line)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
@@ -91,12 +106,12 @@ class Settings(BaseSettings):
 
     # Who may call
     api_auth: Literal["token", "none"] = Field(description="`token` (bearer) or an explicit `none`")
-    api_tokens: Annotated[list[Token], NoDecode, BeforeValidator(_split)] = Field(
+    api_tokens: Annotated[list[HeaderToken], NoDecode, BeforeValidator(_split)] = Field(
         default_factory=list, description="Accepted bearer tokens, separated by commas"
     )
 
     # Seqera Platform
-    tower_token: Token = Field(description="Access token of Seqera Platform")
+    tower_token: HeaderToken = Field(description="Access token of Seqera Platform")
     tower_workspace: int = Field(ge=0, description="Numeric workspace id")
     tower_api_url: HttpBase = Field(
         "https://api.cloud.seqera.io", description="Base URL of the API"
@@ -127,7 +142,7 @@ class Settings(BaseSettings):
 
     # The backend
     notify_url: HttpBase = Field(description="Base URL of the backend or its gateway")
-    notify_token: Token = Field(description="base64 of user:password, sent as Basic")
+    notify_token: HeaderToken = Field(description="base64 of user:password, sent as Basic")
     notify_status_path: Annotated[str, Field(pattern=r"^/.*\{id\}")] = Field(
         "/bff/pipeline-manager/integration/pipeline/{id}/status",
         description="Path of the status route",
@@ -258,7 +273,34 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in item['loc']).upper() or 'settings'}: {item['msg']}"
+            f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: "
+            + item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError("; ".join(lines)) from None
+
+
+def describe_settings() -> list[dict[str, str]]:
+    """Give `{"name", "default", "meaning"}` of every environment variable, in order.
+
+    Durations are given in seconds.
+    """
+    return [
+        {
+            "name": name.upper(),
+            "default": "(required)" if field.is_required() else _default_text(name, field),
+            "meaning": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _default_text(name: str, field: FieldInfo) -> str:
+    if name == "templates_dir":
+        return "packaged"  # a path of this machine
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.12g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if value or value == 0 else ""

@@ -3,15 +3,19 @@
 Every log line is an event with keys; `job` is bound for everything done about one job.
 """
 
+import json
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import SecretStr
 
+from pyvatti.errors import Unavailable
 from pyvatti.settings import Settings
 
 STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
@@ -22,9 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.jobs = Gauge(
-            "pyvatti_jobs", "Live jobs by state", ["state"], registry=self.registry
-        )
+        self.jobs = Gauge("pyvatti_jobs", "Live jobs by state", ["state"], registry=self.registry)
         self.waiting = Gauge(
             "pyvatti_jobs_waiting",
             "Live jobs by what they wait for",
@@ -68,9 +70,7 @@ class Metrics:
         self.outbox = Gauge(
             "pyvatti_outbox_depth", "Events not delivered yet", registry=self.registry
         )
-        self.leader = Gauge(
-            "pyvatti_leader", "1 while this replica acts", registry=self.registry
-        )
+        self.leader = Gauge("pyvatti_leader", "1 while this replica acts", registry=self.registry)
         self.oldest_undeleted = Gauge(
             "pyvatti_oldest_undeleted_seconds",
             "Age of the oldest finished job whose data is not yet proven deleted",
@@ -96,12 +96,44 @@ class Metrics:
 metrics = Metrics()
 
 
+@contextmanager
+def counted(neighbour: str) -> Iterator[None]:
+    """Count the calls inside that a neighbour did not answer, or not usefully."""
+    try:
+        yield
+    except Unavailable as error:
+        metrics.neighbour_errors.labels(neighbour, type(error).__name__).inc()
+        raise
+
+
 def _drop_color_message(
     _logger: Any, _name: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Drop uvicorn's second, coloured copy of its message."""
     event.pop("color_message", None)
     return event
+
+
+class _Mask:
+    """Hides configured secrets in a finished line, whoever wrote them: the last line of defence."""
+
+    def __init__(self, settings: Settings) -> None:
+        values = [value for item in vars(settings).values() for value in _secrets_in(item)]
+        # as text and as it stands in JSON; what is very short would hide half of every line
+        self._hidden = {
+            form for text in values if len(text) > 4 for form in (text, json.dumps(text)[1:-1])
+        }
+
+    def __call__(self, _logger: Any, _name: str, line: Any) -> Any:
+        for text in self._hidden:
+            line = line.replace(text, "(redacted)")
+        return line
+
+
+def _secrets_in(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [text for item in value for text in _secrets_in(item)]
+    return [value.get_secret_value()] if isinstance(value, SecretStr) else []
 
 
 def configure_logging(settings: Settings) -> None:
@@ -116,12 +148,13 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_color_message,
     ]
+    # the console's default traceback shows local variables, and those hold requests and Secrets
     renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
-    last: list[structlog.types.Processor] = (
-        [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
-    )
+    tracebacks = [structlog.processors.format_exc_info] if as_json else []
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -132,7 +165,12 @@ def configure_logging(settings: Settings) -> None:
     output.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *tracebacks,
+                renderer,
+                _Mask(settings),
+            ],
         )
     )
     root = logging.getLogger()

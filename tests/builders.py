@@ -87,7 +87,9 @@ def running(**changes: Any) -> Pod:
 def ended(name: str = MAIN_CONTAINER, code: int = 0, reason: str = "", **more: Any) -> ContainerEnd:
     """Make the end of a container at T0."""
     why = reason or ("Completed" if code == 0 else "Error")
-    return ContainerEnd(**{"name": name, "exit_code": code, "reason": why, "finished_at": T0} | more)
+    return ContainerEnd(
+        **{"name": name, "exit_code": code, "reason": why, "finished_at": T0} | more
+    )
 
 
 def run(status: RunStatus, **changes: Any) -> Run:
@@ -100,5 +102,7 @@ def run(status: RunStatus, **changes: Any) -> Run:
 
 def seen(of: Job | None = None, *pods: Pod, **changes: Any) -> Observed:
     """Make an observation; Seqera has just been asked, answered or not."""
-    base = Observed(job=of or job(), pods=pods, asked_at=at(10**9), progress=Progress(accepted=True))
+    base = Observed(
+        job=of or job(), pods=pods, asked_at=at(10**9), progress=Progress(accepted=True)
+    )
     return replace(base, **changes)

@@ -37,7 +37,7 @@ APPLY = "application/apply-patch+yaml"
 
 def environment() -> Mapping[str, str]:
     """Give the environment that names the cluster."""
-    return os.environ  # noqa: TID251 - the switches of the tests are no settings of the service
+    return os.environ
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pyvatti.models import (
     State,
     Verdict,
 )
-from pyvatti.policy import Observed, Progress, admit, decide, wake_times
+from pyvatti.policy import Observed, Progress, Slots, admit, decide, wake_times
 from pyvatti.policy import actions as act
 
 SETTINGS = settings()
@@ -193,9 +193,23 @@ def _queued(name: str, age: float) -> Job:
 
 
 def test_fault_10_released_and_unfinished_jobs_count_against_the_limit():
-    live = [job(), job(State.DEPLOYED), over(), _queued("a", 1), _queued("b", 2)]
+    others = {"created": job(), "deployed": job(State.DEPLOYED), "over": over()}
+    live = [replace(item, names=replace(NAMES, base=base)) for base, item in others.items()]
 
-    assert admit(live, 3) == frozenset({"a"})
+    assert admit([*live, _queued("a", 1), _queued("b", 2)], 3) == frozenset({"a"})
+
+
+def test_admission_follows_each_change_of_a_job():
+    slots = Slots()
+    for name in ("a", "b"):
+        slots.note(name, _queued(name, 1))
+    first = slots.admitted(1)
+
+    slots.note("a", job(names=replace(NAMES, base="a")))
+    second = slots.admitted(1)
+    slots.note("a", None)
+
+    assert (first, second, slots.admitted(1)) == ({"a"}, frozenset(), {"b"})
 
 
 # A model of the world: every action has its effect, and the world may do its worst in between.

@@ -117,7 +117,27 @@ def test_letting_go_keeps_the_finalizers_of_others():
             State.FAILED,
             id="a terminal verdict stands",
         ),
-        pytest.param({labels.OUTBOX: '[{"sequence": "x"}]'}, "nonsense", State.REQUESTED, id="junk"),
+        pytest.param(
+            {labels.OUTBOX: '[{"sequence": "x"}]'}, "nonsense", State.REQUESTED, id="junk"
+        ),
+        pytest.param(
+            {
+                labels.TRANSITIONS: "{broken",
+                labels.OUTBOX: '[{"sequence": 1, "event": "deployed", "at": "2026-11-23T12:00Z"}]',
+            },
+            "nonsense",
+            State.DEPLOYED,
+            id="transitions lost: the outbox knows",
+        ),
+        pytest.param(
+            {
+                labels.VERDICT: "[]",
+                labels.OUTBOX: '[{"sequence": 1, "event": "failed", "at": "2026-11-23T12:00Z"}]',
+            },
+            "Created",
+            State.FAILED,
+            id="verdict lost: the outbox knows",
+        ),
     ],
 )
 def test_state_of_an_edited_job(annotations: dict[str, str], label: str, state: State):
@@ -169,7 +189,10 @@ def test_a_container_is_found_by_name_beside_injected_ones():
             ],
             "containerStatuses": [
                 {"name": "istio-proxy", "state": {"terminated": {"exitCode": 9}}},
-                {"name": "calculation", "state": {"running": {"startedAt": "2026-11-23T12:00:00Z"}}},
+                {
+                    "name": "calculation",
+                    "state": {"running": {"startedAt": "2026-11-23T12:00:00Z"}},
+                },
             ],
         },
     }

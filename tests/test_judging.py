@@ -18,6 +18,9 @@ FAILED_INIT = pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1))
 OVER = job(ended="Failed", ended_reason="BackoffLimitExceeded", ended_at=T0)
 DONE = job(State.DEPLOYED, ended="Complete", ended_at=T0)
 KILLED = running(phase="Failed", main_running=False, main_end=ended(code=137, reason="OOMKilled"))
+CHILD_KILLED = running(
+    phase="Succeeded", main_running=False, main_end=ended(code=0, reason="OOMKilled")
+)
 EXITED = running(phase="Succeeded", main_running=False, main_end=ended(code=0))
 NO_IMAGE = pod(waiting=(INIT_CONTAINER, "ImagePullBackOff", "not found"))
 PULLING = Progress(image_error_since=T0)
@@ -70,8 +73,7 @@ ROWS = [
     ("fault 31, rule 6: after the grace a dead driver fails, Seqera saying UNKNOWN",
      seen(OVER, KILLED, run=run(RunStatus.UNKNOWN)), 240, State.FAILED, "DriverOutOfMemory"),
     ("rule 6: out of memory with exit 0 is no success",
-     seen(job(State.DEPLOYED, ended="Complete", ended_at=T0),
-          running(phase="Succeeded", main_running=False, main_end=ended(code=0, reason="OOMKilled"))),
+     seen(job(State.DEPLOYED, ended="Complete", ended_at=T0), CHILD_KILLED),
      240, State.FAILED, "DriverOutOfMemory"),
     ("rule 6: an evicted driver is the cluster's fault",
      seen(OVER, running(phase="Failed", reason="Evicted", main_running=False)), 240,

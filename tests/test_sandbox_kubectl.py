@@ -73,7 +73,7 @@ class Kubectl:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home)},  # noqa: TID251 - a program's
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
         )
 
     async def run(self, *arguments: str, stdin: str = "") -> Result:

@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import Depends, FastAPI
 
 from pyvatti import __version__
-from pyvatti.api import probes, routes
+from pyvatti.api import docs, probes, routes
 from pyvatti.api.access import Gate
+from pyvatti.api.middleware import Crowd, Heads
 from pyvatti.api.problems import FieldProblem, Problem, answers, install_handlers
 from pyvatti.launch import LaunchRequest
 from pyvatti.settings import Settings
@@ -23,12 +24,21 @@ def make_api(settings: Settings, lifespan: Lifespan) -> FastAPI:
         version=__version__,
         summary="Runs polygenic score jobs on sensitive genomes and leaves nothing behind",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
     )
-    gated = [Depends(Gate(settings))]
-    app.include_router(
-        routes.router, dependencies=gated, responses=answers(401, 500), tags=["jobs"]
-    )
+    if settings.api_auth == "none":  # said explicitly
+        app.include_router(routes.router, responses=answers(500), tags=["jobs"])
+    else:
+        gate = [Depends(Gate(settings))]
+        app.include_router(
+            routes.router, dependencies=gate, responses=answers(401, 500), tags=["jobs"]
+        )
     app.include_router(probes.router, responses=answers(500), tags=["process"])
+    app.include_router(docs.router)
+    app.add_middleware(Heads)
+    app.add_middleware(Crowd)
     install_handlers(app)
     _document_shapes(app)
     return app

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from pyvatti.errors import (
     InvalidRequest,
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5  # seconds
+METHODS = ("DELETE", "GET", "POST")
 
 STATUS_OF: tuple[tuple[type[PyvattiError], int], ...] = (
     (InvalidRequest, 422),
@@ -130,11 +132,25 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = str(error.detail) if isinstance(error, HTTPException) else "error"
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     return problem(status, detail, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Name the methods of a path; Starlette looks at its first route alone."""
+    scope = {key: request.scope[key] for key in ("type", "path", "root_path", "headers")}
+    routes = request.app.routes
+    allowed = {
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    }
+    return sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
 
 
 async def _unexpected(_request: Request, error: Exception) -> JSONResponse:

@@ -24,6 +24,7 @@ ENCRYPTED = ".c4gh"
 MAX_IDS = 100
 MAX_GENOMES = 100  # with MAX_FILES: what is rendered fits the 1 MiB of a Secret
 MAX_FILES = 1000
+MAX_TEXT = 8192  # characters of a list of identifiers, repetitions included
 INT64 = 2**63 - 1
 
 # Patterns are matched by pydantic's Rust engine, where $ is the very end: no line break gets past.
@@ -62,6 +63,8 @@ def _flag(value: Any) -> Any:
 
 
 def _at_most_100(value: str) -> str:
+    if len(value) > MAX_TEXT:  # repetitions count only here
+        raise ValueError(f"must have at most {MAX_TEXT} characters")
     if len(set(value.split(","))) > MAX_IDS:
         raise ValueError(f"must name at most {MAX_IDS}")
     return value
@@ -140,7 +143,7 @@ class ScoreParameters(Wire):
         BeforeValidator(_blank_as_absent),
     ] = Field(None, description="Publications of the PGS Catalog")
     trait_efo: Annotated[
-        Annotated[str, Field(pattern=TRAITS, max_length=8192), AfterValidator(_at_most_100)] | None,
+        Annotated[str, Field(pattern=TRAITS), AfterValidator(_at_most_100)] | None,
         BeforeValidator(_blank_as_absent),
     ] = Field(None, description="Traits of the Experimental Factor Ontology")
     target_build: Literal["GRCh37", "GRCh38"] = Field(description="Genome build of the genomes")

@@ -100,16 +100,17 @@ class Hands:
             case act.NoteCreated():
                 await self._patch(job, lambda now_job: self._created(now_job, release=False))
             case act.AskSeqera():
-                await self._runs.ask()
+                await self._runs.ask(job.names.run_name)
             case act.LookForReport():
                 return await self._look_for_report(job, done)
             case act.KeepWitness(pod=pod):
                 await self._patch(job, lambda now_job: jobs.witness_patch(now_job, pod))
             case act.DeleteTransferSecret():
-                await self._doors.kube.delete(
+                found = await self._doors.kube.delete(
                     SECRETS, job.names.transfer_secret, propagation="Background"
                 )
-                self._note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
+                if found is not None:  # after a restart they are long gone: no news
+                    self._note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
                 gone = self._gone(f"secret/{job.names.transfer_secret}")
                 return replace(done, transfer_gone=True, removals=(*done.removals, gone))
             case act.Enter():
@@ -181,6 +182,8 @@ class Hands:
         def build(newest: Job) -> Manifest | None:
             if newest.state.is_terminal and newest.state is not verdict.state:
                 return None
+            if newest.state is State.DEPLOYED and verdict.state is State.DEPLOYED:
+                return None  # what was seen was old: its event is in the outbox
             return jobs.transition_patch(newest, verdict, now, step.witness)
 
         await self._patch(job, build)
@@ -203,8 +206,8 @@ class Hands:
             job, SPOKEN[verdict.state], f"{verdict.reason}: {verdict.message}", warning=warning
         )
 
-    def _await_turn(self, key: str) -> None:
-        delay = self._doors.limiter.delay(key, time.monotonic())
+    def _await_turn(self, job: Job) -> None:
+        delay = self._doors.limiter.delay(job.names.base, time.monotonic())
         if delay > 0:
             raise NotYet(delay)
         self.require_lease()
@@ -220,7 +223,7 @@ class Hands:
             raise
 
     async def _make_bucket(self, job: Job, name: str, done: Progress) -> Progress:
-        self._await_turn(f"create {name}")
+        self._await_turn(job)
         purpose: Purpose = "work" if name == job.names.work_bucket else "results"
         with self._minding_the_rate():
             await self._doors.storage.create_bucket(
@@ -297,7 +300,7 @@ class Hands:
         storage = self._doors.storage
         try:
             if await storage.empty_bucket(name, job_uid=job.uid):
-                self._await_turn(f"delete {name}")
+                self._await_turn(job)
             with self._minding_the_rate():
                 removal = await storage.delete_bucket(name, job_uid=job.uid)
         except NotOurs:

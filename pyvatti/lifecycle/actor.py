@@ -56,10 +56,13 @@ class JobActor:
     async def live(self) -> None:
         """Make passes until the Job is gone."""
         with structlog.contextvars.bound_contextvars(job=self.base):
-            while self._doors.cache.job(self.base, self.uid) is not None:
-                self._changed.clear()
-                delay, least = await self._guarded_pass()
-                await self._rest(delay, least)
+            try:
+                while self._doors.cache.job(self.base, self.uid) is not None:
+                    self._changed.clear()
+                    delay, least = await self._guarded_pass()
+                    await self._rest(delay, least)
+            finally:
+                self._doors.limiter.cancel(self.base)
 
     async def _rest(self, delay: float | None, least: float) -> None:
         """Sleep until a change or for `delay` seconds; at least `least` seconds after a failure."""
@@ -74,9 +77,11 @@ class JobActor:
         except NotYet as later:
             return later.seconds, 0.0
         except Exception as error:  # noqa: BLE001 - one bad job never stops the others
+            self._doors.limiter.cancel(self.base)
             self._set_resting(resting=True)
             return self._back_off(error)
         self._failures = 0
+        self._doors.limiter.cancel(self.base)  # at rest it waits for no turn: others are next
         self._set_resting(resting=False)
         return delay, 0.0
 
@@ -149,7 +154,7 @@ class JobActor:
             pods=doors.cache.pods(self.uid),
             vanished=doors.cache.vanished(self.uid),
             run=self._runs.run_of(job.names.run_name),
-            asked_at=self._runs.asked_at,
+            asked_at=self._runs.asked_at(job.names.run_name),
             secret_stands=secret,
             has_slot=has_slot,
         )

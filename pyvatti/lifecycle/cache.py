@@ -20,14 +20,36 @@ from pyvatti.settings import Settings
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[str], None]
+POD_METADATA = (
+    "name",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "finalizers",
+    "labels",
+)
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
 
 
-def _slim(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: a Job's or Pod's specification is most of its size."""
-    spec = raw.get("spec") or {}
-    kept = {key: spec[key] for key in ("suspend", "nodeName") if key in spec}
-    return {**raw, "spec": kept}
+def _slim_job(raw: Manifest) -> Manifest:
+    """Drop what no reader needs: the pod's template is most of a Job's size."""
+    return {**raw, "spec": {"suspend": (raw.get("spec") or {}).get("suspend", False)}}
+
+
+def _slim_pod(raw: Manifest) -> Manifest:
+    """Drop what no reader needs: a specification, and what controllers and nodes say at length."""
+    status = raw.get("status") or {}
+    kept = {key: status[key] for key in ("phase", "reason", "message") if key in status}
+    for key in ("initContainerStatuses", "containerStatuses"):
+        states = status.get(key) or ()
+        kept[key] = [{"name": item["name"], "state": item.get("state")} for item in states]
+    told = ("PodScheduled", "DisruptionTarget")
+    kept["conditions"] = [item for item in status.get("conditions") or () if item["type"] in told]
+    metadata = {key: raw["metadata"][key] for key in POD_METADATA if key in raw["metadata"]}
+    found = metadata.get("labels") or {}
+    metadata["labels"] = {labels.CONTROLLER_UID: found.get(labels.CONTROLLER_UID, "")}
+    return {"metadata": metadata, "status": kept}
 
 
 class Cache:
@@ -45,7 +67,7 @@ class Cache:
             JOBS,
             selector=selector,
             on_change=self._job_changed,
-            trim=_slim,
+            trim=_slim_job,
             limits=limits,
         )
         self.pod_informer = Informer(
@@ -53,7 +75,7 @@ class Cache:
             PODS,
             selector=selector,
             on_change=self._pod_changed,
-            trim=_slim,
+            trim=_slim_pod,
             limits=limits,
         )
         self._jobs: dict[str, Job] = {}

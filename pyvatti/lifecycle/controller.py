@@ -18,8 +18,8 @@ from pyvatti.lifecycle.courier import Courier
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.sweeper import Sweeper
-from pyvatti.models import State
-from pyvatti.policy import admit
+from pyvatti.models import Notice, State
+from pyvatti.policy import Slots
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +42,8 @@ class Controller:
         self._hands = Hands(doors, self._runs, self._admitted_now, may_act)
         self._actors: dict[str, JobActor] = {}
         self._couriers: dict[str, Courier] = {}
+        self._taken: dict[str, Notice] = {}
+        self._slots = Slots()
         self._admitted: frozenset[str] | None = None  # None: to be computed again
         self._run_bases: dict[str, str] = {}
         self.beat = time.monotonic()
@@ -52,17 +54,20 @@ class Controller:
         """Act on all jobs until cancelled; waits for the caches: nothing is decided blindly."""
         await self._doors.cache.wait_synced()
         self._doors.cache.listen(self._job_changed)
+        live = {job.uid for job in self._doors.cache.jobs()}
+        self._taken = {uid: taken for uid, taken in self._taken.items() if uid in live}
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._runs.follow())
                 group.create_task(Sweeper(self._doors).run())
                 for job in self._doors.cache.jobs():
-                    self._bases.add(job.names.base)
+                    self._job_changed(job.names.base)
                 await self._dispatch(group)
         finally:
             self._doors.cache.ignore(self._job_changed)
             self._actors.clear()
             self._couriers.clear()
+            self._slots = Slots()
         raise AssertionError("the dispatcher only ends by cancellation")
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
@@ -87,7 +92,7 @@ class Controller:
         elif actor is None or actor.uid != job.uid:
             self._dismiss(base)
             actor = JobActor(self._doors, self._hands, self._runs, job, self._readmit)
-            courier = Courier(self._doors, self._hands, job)
+            courier = Courier(self._doors, self._hands, job, self._taken)
             self._actors[base], self._couriers[base] = actor, courier
             group.create_task(actor.live(), name=f"actor {base}")
             group.create_task(courier.deliver(), name=f"courier {base}")
@@ -104,6 +109,7 @@ class Controller:
 
     def _job_changed(self, base: str) -> None:
         self._bases.add(base)
+        self._slots.note(base, self._doors.cache.job(base))
         self._readmit()
 
     def _readmit(self) -> None:
@@ -111,12 +117,15 @@ class Controller:
         self._admitted = None
         self._news.set()
 
+    def _is_resting(self, base: str) -> bool:
+        actor = self._actors.get(base)
+        return actor is not None and actor.resting
+
     def _admitted_now(self) -> frozenset[str]:
         if self._admitted is None:
             settings = self._doors.settings
             limit = UNLIMITED if settings.kueue_queue else settings.max_concurrent_jobs
-            resting = frozenset(base for base, actor in self._actors.items() if actor.resting)
-            self._admitted = admit(self._doors.cache.jobs(), limit, resting)
+            self._admitted = self._slots.admitted(limit, self._is_resting)
         return self._admitted
 
     def _wanted_runs(self) -> Mapping[str, datetime]:

@@ -28,14 +28,18 @@ _ENDS = {Answer.DELIVERED: Delivery.DELIVERED, Answer.DEAD: Delivery.DEAD}
 
 
 class Courier:
-    """Empties the outbox of one Job (name and uid)."""
+    """Empties the outbox of one Job (name and uid).
 
-    def __init__(self, doors: Doors, hands: Hands, job: Job) -> None:
+    `taken` holds by Job uid the event that was settled and is not yet written back; it outlives
+    a leadership, so that no event is told twice because the API server was away.
+    """
+
+    def __init__(self, doors: Doors, hands: Hands, job: Job, taken: dict[str, Notice]) -> None:
         self.base, self.uid = job.names.base, job.uid
         self._doors, self._hands = doors, hands
         self._changed = asyncio.Event()
         self._failures = 0
-        self._settled: Notice | None = None  # taken by the backend, not yet written back
+        self._taken = taken
 
     def poke(self) -> None:
         """Look at the outbox: the job changed."""
@@ -48,6 +52,7 @@ class Courier:
                 pause = await self._guarded(job) if job.pending else None
                 if pause != 0:
                     await self._rest(pause)
+            self._taken.pop(self.uid, None)
 
     async def _rest(self, pause: float | None) -> None:
         """Wait for a change of the outbox, or, while a delivery is put off, for its next try."""
@@ -77,16 +82,17 @@ class Courier:
 
     async def _deliver_next(self, job: Job) -> float:
         """Tell the oldest pending event; give the seconds to wait before the next one."""
-        notice = job.pending[0]
-        if self._settled is None or self._settled.sequence != notice.sequence:
+        notice, settled = job.pending[0], self._taken.get(self.uid)
+        if settled is None or settled.sequence != notice.sequence:
             self._hands.require_lease()
             reply = await self._doors.backend.tell(job.names.job_id, notice)
             settled, pause = self._judge(notice, reply)
             if settled is None:
+                metrics.neighbour_errors.labels("backend", reply.answer.value).inc()
                 log.warning("event not delivered", event_name=notice.event, answer=reply.text)
                 return pause
-            self._settled = settled
-        await self._write_back(job, self._settled)
+            self._taken[self.uid] = settled
+        await self._write_back(job, settled)
         self._failures = 0
         return 0.0
 
@@ -112,7 +118,7 @@ class Courier:
             return settle_patch(newest, settled) if pending else None
 
         await self._hands.settle(job, build)
-        self._settled = None
+        self._taken.pop(self.uid, None)
         metrics.notices.labels(settled.event.value, settled.delivery.value).inc()
         if settled.delivery is Delivery.DELIVERED:
             log.info("event delivered", event_name=settled.event.value)

@@ -30,7 +30,8 @@ class Limits:
     """
 
     kube: KubeLimits = field(default_factory=KubeLimits)
-    watch: WatchLimits = field(default_factory=WatchLimits)
+    # A page of whole objects is held while it is trimmed: this many cost about 5 MiB
+    watch: WatchLimits = field(default_factory=lambda: WatchLimits(page=100))
     storage: Patience = field(default_factory=Patience)
     seqera: Timeouts = field(default_factory=Timeouts)
     backend: Timeouts = field(default_factory=lambda: Timeouts(total=20.0))

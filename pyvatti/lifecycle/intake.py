@@ -68,8 +68,7 @@ class Intake:
     async def _complete(self, request: LaunchRequest, job: Job) -> None:
         """Store the request beside its Job, unless the id is finished; undo the Job on failure."""
         try:
-            if await records.find(self._doors.kube, job.names) is not None:
-                raise JobFinished(FINISHED)
+            await self._refuse_finished(job.names)
             await self._store(request, job)
         except (PyvattiError, OSError):
             with contextlib.suppress(PyvattiError):
@@ -107,6 +106,7 @@ class Intake:
             raise JobExists("this id is the name of a Job that is not ours")
         job = read_job(raw)
         if job.withdrawn:
+            await self._refuse_finished(names)
             raise Unavailable("an earlier launch of this id is being withdrawn", retry_after=2)
         if job.request_hash != request.fingerprint():
             raise JobExists(SAME_ID)
@@ -120,12 +120,16 @@ class Intake:
         """Complete an accept that another request began; both write the very same Secret."""
         if State.REQUESTED in job.transitions:
             return  # it was accepted before; that its Secret is gone is the controller's to judge
-        if await records.find(self._doors.kube, job.names) is not None:
-            raise JobFinished(FINISHED)
+        await self._refuse_finished(job.names)
         await self._store(request, job)
         raw = await self._doors.kube.get(JOBS, job.names.base)
         if raw is None or raw["metadata"]["uid"] != job.uid or read_job(raw).withdrawn:
             raise Unavailable("an earlier launch of this id is being withdrawn", retry_after=2)
+
+    async def _refuse_finished(self, names: Names) -> None:
+        """Raise JobFinished for an id that has a record."""
+        if await records.find(self._doors.kube, names) is not None:
+            raise JobFinished(FINISHED)
 
     async def dry_run(self, request: LaunchRequest) -> list[Manifest]:
         """Ask the API server about everything that would be applied; creates nothing.
@@ -133,8 +137,7 @@ class Intake:
         Raises Rejected with the server's words, JobExists for a taken name, JobFinished.
         """
         names = names_for(request.job_id, self._doors.settings.namespace)
-        if await records.find(self._doors.kube, names) is not None:
-            raise JobFinished(FINISHED)
+        await self._refuse_finished(names)
         manifests = self._doors.renderer.everything(request, names)
         for kind, manifest in zip((JOBS, SECRETS, SECRETS), manifests, strict=True):
             try:
@@ -159,7 +162,7 @@ class Intake:
             return
         job = read_job(raw)
         if job.withdrawn:
-            raise JobNotFound(names.job_id)
+            raise JobNotFound(f"{names.job_id} is not known")
         if job.state.is_terminal:
             _require_cancelled(job.verdict.reason if job.verdict else "")
             return
@@ -179,14 +182,14 @@ class Intake:
         """Note that the job was accepted: a deletion takes the Secret that proves it."""
         if job.state is State.REQUESTED and State.REQUESTED not in job.transitions:
             if not await is_stored(self._doors, job):
-                raise JobNotFound(job.names.job_id)
+                raise JobNotFound(f"{job.names.job_id} is not known")
             raw = await self._doors.kube.merge_patch(JOBS, job.names.base, queued_patch(job))
             self._doors.cache.note_job(raw)
 
     async def _cancel_finished(self, names: Names) -> None:
         record = await records.find(self._doors.kube, names)
         if record is None:
-            raise JobNotFound(names.job_id)
+            raise JobNotFound(f"{names.job_id} is not known")
         _require_cancelled(record.verdict.reason if record.verdict else "")
 
 

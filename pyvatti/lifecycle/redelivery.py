@@ -23,13 +23,14 @@ async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
     Gives the events as they stand now; of a live job unchanged. Raises JobNotFound; Unavailable
     with the backend's words if it refuses again.
     """
+    doors.cache.require_synced()
     names = names_for(job_id, doors.settings.namespace)
     live = doors.cache.job(names.base)
     if live is not None and not live.withdrawn:
         return live.outbox
     record = await records.find(doors.kube, names)
     if record is None:
-        raise JobNotFound(names.job_id)
+        raise JobNotFound(f"{names.job_id} is not known")
     for notice in record.outbox:
         if notice.delivery in LOST:
             record = await _tell(doors, names.record, record, notice)

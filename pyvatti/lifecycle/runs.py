@@ -1,9 +1,10 @@
-"""Follows the Seqera runs of all live jobs: one list pass per interval, or at once when asked.
+"""Follows the Seqera runs of all live jobs: one list pass per interval, single runs when asked.
 
 Keeps the last known row of each run; a failed pass changes nothing but the time of asking.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
@@ -11,13 +12,14 @@ import structlog
 
 from pyvatti.errors import Denied, PyvattiError
 from pyvatti.models import Run
-from pyvatti.seqera import Seqera
+from pyvatti.seqera import PAGE, Seqera
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 LEAST_PAUSE = 0.2  # seconds between two passes, however many ask
 PASS_LIMIT = 60.0  # seconds a pass may take
+FEW = 5  # runs asked for one by one; more are found sooner by a pass over the list
 
 Wanted = Callable[[], Mapping[str, datetime]]
 
@@ -41,34 +43,62 @@ class RunFollower:
         self._changed = changed
         self._runs: dict[str, Run] = {}
         self._asked = asyncio.Event()
+        self._asking: set[str] = set()
         self._pass_ended = asyncio.Condition()
-        self.asked_at: datetime | None = None
+        self._asked_at: datetime | None = None
+        self._asked_alone: dict[str, datetime] = {}  # run name -> a look-up after the last pass
         self.failing_since: datetime | None = None
 
     def run_of(self, name: str) -> Run | None:
         """Give the last known row of a run."""
         return self._runs.get(name)
 
-    async def ask(self) -> None:
-        """Wait for the end of a pass that begins after this call; its failure is no error here."""
+    def asked_at(self, name: str) -> datetime | None:
+        """Give when the last asking for this run began that has ended, answered or not."""
+        return self._asked_alone.get(name, self._asked_at)
+
+    async def ask(self, name: str) -> None:
+        """Wait for an asking for this run that begins after this call; a failure is no error."""
         began = self._clock()
+        self._asking.add(name)
         self._asked.set()
         async with self._pass_ended:
             await self._pass_ended.wait_for(
-                lambda: self.asked_at is not None and self.asked_at >= began
+                lambda: (asked_at := self.asked_at(name)) is not None and asked_at >= began
             )
 
     async def follow(self) -> None:
         """Make passes until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._interval
         while True:
-            try:
-                async with asyncio.timeout(self._interval):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
                     await self._asked.wait()
-            except TimeoutError:
-                pass
             self._asked.clear()
-            await self._pass()
+            asking, self._asking = self._asking, set()
+            if loop.time() >= due or not await self._look_up(asking):
+                await self._pass()
+                due = loop.time() + self._interval
             await asyncio.sleep(LEAST_PAUSE)
+
+    async def _look_up(self, asking: set[str]) -> bool:
+        """Ask for single runs; tell whether that was better than a pass and found them all."""
+        began, wanted = self._clock(), dict(self._wanted())
+        if len(wanted) <= PAGE or len(asking) > FEW or not asking <= wanted.keys():
+            return False
+        found: dict[str, Run] = {}
+        try:
+            for name in asking:
+                run = await self._seqera.find(name, wanted[name])
+                if run is None:
+                    return False
+                found[name] = run
+        except PyvattiError:
+            return False  # the pass tells of it
+        self._asked_alone |= dict.fromkeys(found, began)
+        await self._take(found, wanted)
+        return True
 
     async def _pass(self) -> None:
         began, wanted = self._clock(), dict(self._wanted())
@@ -80,11 +110,14 @@ class RunFollower:
             self.failing_since = None
         except (PyvattiError, TimeoutError) as error:
             self._report_failure(error, began)
-        async with self._pass_ended:
-            self.asked_at = began
-            self._pass_ended.notify_all()
+        self._asked_at, self._asked_alone = began, {}
+        await self._take(found, wanted)
+
+    async def _take(self, found: Mapping[str, Run], wanted: Mapping[str, datetime]) -> None:
         known = self._runs
         self._runs = {name: run for name, run in (known | dict(found)).items() if name in wanted}
+        async with self._pass_ended:
+            self._pass_ended.notify_all()
         for name in wanted:
             before, after = known.get(name), self._runs.get(name)
             if after is not None and (before is None or before.status is not after.status):

@@ -88,14 +88,21 @@ class Sweeper:
         doors = self._doors
         with contextlib.suppress(NotOurs):
             await doors.storage.empty_bucket(name, job_uid=uid)  # before the turn: it takes time
-        while (delay := doors.limiter.delay(f"sweep {name}", time.monotonic())) > 0:  # noqa: ASYNC110 - a turn, no condition
-            await asyncio.sleep(delay)
+        await self._await_turn(f"sweep {name}")
         try:
             removal = await doors.storage.delete_bucket(name, job_uid=uid)
         except NotOurs:
             return
         metrics.swept.labels("bucket").inc()
         log.warning("leftover bucket removed", bucket=name, objects=removal.objects)
+
+    async def _await_turn(self, key: str) -> None:
+        limiter = self._doors.limiter
+        try:
+            while (delay := limiter.delay(key, time.monotonic())) > 0:  # noqa: ASYNC110 - a turn, no condition
+                await asyncio.sleep(delay)
+        finally:
+            limiter.cancel(key)
 
     async def _sweep_records(self) -> None:
         settings, now = self._doors.settings, self._doors.clock()

@@ -55,7 +55,7 @@ def _start(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
     if marked and not seen.has_slot:
         return []
     if not seen.secret_stands and not marked and not done.accepted:
-        expired = now >= job.accepted_at + settings.accept_grace
+        expired = now >= seen.accepting_since + settings.accept_grace
         return [act.Withdraw()] if expired else []
     if not seen.secret_stands:
         return [act.Enter(REQUEST_LOST)]
@@ -158,7 +158,7 @@ def _may_finish_alone(seen: Observed, now: datetime, settings: Settings) -> bool
 def wake_times(seen: Observed, settings: Settings) -> Iterator[datetime]:
     """Give every moment at which the answer of `decide` may change by itself."""
     job, pod = seen.job, seen.pod
-    yield job.accepted_at + settings.accept_grace
+    yield seen.accepting_since + settings.accept_grace
     if (limit := state_limit(job, settings)) is not None:
         yield limit[0] + limit[1]
     if (end := seen.ended_at) is not None:

@@ -24,6 +24,7 @@ class Progress:
     recorded: bool = False
     let_go: bool = False
     refusal: tuple[str, str] | None = None  # (reason, sentence)
+    first_seen_at: datetime | None = None  # by our clock: the API server's may be wrong
     end_seen_at: datetime | None = None  # by our clock: a node's clock may be wrong
     deletion_seen_at: datetime | None = None
     image_error_since: datetime | None = None
@@ -55,6 +56,11 @@ class Observed:
         if self.pods:
             return max(self.pods, key=lambda pod: pod.created_at or self.job.accepted_at)
         return self.vanished or self.job.witness
+
+    @property
+    def accepting_since(self) -> datetime:
+        """Since when an accept may be under way, by the later of two clocks: none is cut short."""
+        return max(self.job.accepted_at, self.progress.first_seen_at or self.job.accepted_at)
 
     @property
     def deleting_since(self) -> datetime | None:

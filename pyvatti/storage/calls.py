@@ -33,6 +33,7 @@ from pyvatti.errors import (
     trim,
 )
 from pyvatti.settings import Settings
+from pyvatti.telemetry import counted
 
 CONNECT_SECONDS = 3.05
 MOST_CONNECTIONS = 12  # the client keeps 10 by default and throws further ones away after use
@@ -123,7 +124,7 @@ class Calls:
 
     async def run(self, what: str, call: Callable[[Any], T]) -> T:
         """Call once with the client. Raises Unavailable, Denied, Conflict or Rejected."""
-        with mapped(what):
+        with counted("storage"), mapped(what):
             async with self._turns:
                 if self._running >= MOST_THREADS:
                     raise Unavailable(f"{what}: too many calls hang")

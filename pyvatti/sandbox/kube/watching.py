@@ -25,7 +25,7 @@ LAST_BOOKMARK_SECONDS = 2.0  # before the end of the stream
 
 
 class WatchStream:
-    """One open watch. Tests may `inject` bytes into it and `cut` it."""
+    """One open watch. Tests may `inject` bytes into it, `cut` it and `mute` it."""
 
     def __init__(self, store: Store, call: Call, bookmark_seconds: float) -> None:
         self.call = call
@@ -38,6 +38,7 @@ class WatchStream:
         self._answer = web.StreamResponse(headers={"Content-Type": "application/json"})
         self._transport: asyncio.Transport | None = None
         self._first = True
+        self._muted = False
         self._cursor = parse_version(call.query.get("resourceVersion", ""))
 
     async def inject(self, data: bytes) -> None:
@@ -48,6 +49,10 @@ class WatchStream:
         """Break the connection."""
         if self._transport is not None:
             self._transport.abort()
+
+    def mute(self) -> None:
+        """Say nothing from now on and stay open, as a connection lost without a word."""
+        self._muted = True
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Stream until the time-out, the client's end or an error event."""
@@ -88,17 +93,21 @@ class WatchStream:
         while (now := loop.time()) < end:
             lines = b"".join(self._news())
             if lines:
-                await self._answer.write(lines)
+                await self._say(lines)
             if self._bookmarks and now >= next_bookmark:
                 next_bookmark = self._after_bookmark(now, end)
                 # A cursor of the future has nothing to confirm: silence, as a real server's.
                 if self._cursor <= self._store.resource_version:
-                    await self._answer.write(self._view.bookmark(self._cursor))
+                    await self._say(self._view.bookmark(self._cursor))
             due = min(end, next_bookmark) if self._bookmarks else end
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._changed.wait()
             self._changed.clear()
+
+    async def _say(self, data: bytes) -> None:
+        if not self._muted:
+            await self._answer.write(data)
 
     def _after_bookmark(self, now: float, end: float) -> float:
         last = end - LAST_BOOKMARK_SECONDS

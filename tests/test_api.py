@@ -1,0 +1,401 @@
+"""The routes about jobs, as a backend or an operator calls them."""
+
+import asyncio
+import base64
+import json
+
+import httpx
+import pytest
+from api_calls import PATIENCE, problem_of
+from stage import JOB, Stage, launch_body, stage
+
+from pyvatti.sandbox.driver_plans import Plan
+from pyvatti.sandbox.kube.resources import PODS, RESOURCEQUOTAS
+
+BASE = JOB.lower()
+OTHER = "INTP00000000514"
+QUICK = Plan(transfer_seconds=0.2, start_seconds=0.2, run_seconds=0.2)
+LASTING = Plan(transfer_seconds=4, run_seconds=2400)  # at speed 20: 0.2 s and two minutes
+TRANSFERRING = Plan(transfer_seconds=2400)
+REFUSAL = '{"kind": "Status", "code": 422, "reason": "Invalid", "message": "spec.color: unknown"}'
+SECRETS = ("sandbox-globus-secret", "sandbox-key-password", "c2FuZGJveDprZXloYW5kbGVy")
+
+
+async def test_a_launch_is_answered_201_after_the_durable_write_and_before_any_bucket():
+    async with stage("slow") as on:
+        on.world.storage.faults.add("*", ".*", "status", status=503)
+
+        answer = await on.client.post("/launch", json=launch_body())
+
+        assert (answer.status_code, answer.json()) == (201, {"id": JOB})
+        assert on.world.objects("Job") == [BASE]
+        assert on.world.objects("Secret") == [BASE]
+        assert list(on.world.storage.buckets) == []
+
+
+async def test_the_content_type_of_a_launch_does_not_matter():
+    async with stage("slow") as on:
+        text = json.dumps(launch_body())
+
+        answer = await on.client.post(
+            "/launch", content=text, headers={"Content-Type": "text/plain"}
+        )
+
+        assert answer.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        pytest.param("status", {"status": 500}, id="500"),
+        pytest.param("status", {"status": 403}, id="forbidden"),
+        pytest.param("html", {}, id="a gateway's page"),
+        pytest.param("reset", {}, id="reset"),
+        pytest.param("hang", {}, id="silence"),
+    ],
+)
+async def test_a_launch_that_cannot_be_written_is_answered_503_with_retry_after(kind, more):
+    async with stage() as on:
+        on.world.kube.faults.add("POST", "/jobs", kind, **more)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        answer = await on.client.post("/launch", json=launch_body())
+
+        problem_of(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 1
+        assert loop.time() - began < 5
+        on.world.kube.faults.clear()
+        assert on.world.objects("Job") == []
+
+
+async def test_a_dry_run_shows_everything_redacted_and_creates_nothing():
+    async with stage() as on:
+        answer = await on.client.post("/launch?dry_run=true", json=launch_body())
+
+        assert answer.status_code == 200
+        shown = answer.json()
+        assert shown["id"] == JOB
+        assert [(item["kind"], item["metadata"]["name"]) for item in shown["manifests"]] == [
+            ("Job", BASE),
+            ("Secret", BASE),
+            ("Secret", f"{BASE}-transfer"),
+        ]
+        values = [
+            value
+            for item in shown["manifests"][1:]
+            for key in ("data", "stringData")
+            for value in item.get(key, {}).values()
+        ]
+        assert set(values) == {"(redacted)"}
+        hidden = [*SECRETS, on.world.seqera.token, on.world.backend.token]
+        hidden += [base64.b64encode(value.encode()).decode() for value in hidden]
+        assert [value for value in hidden if value in answer.text] == []
+        for kind in ("Job", "Secret", "Pod"):
+            assert on.world.objects(kind) == []
+        assert list(on.world.storage.buckets) == []
+        asked = [item.path for item in on.world.kube.requests if "dryRun=All" in item.path]
+        assert len(asked) == 3
+        assert all("fieldValidation=Strict" in path for path in asked)
+        assert (await on.client.get(f"/jobs/{JOB}")).status_code == 404
+
+
+async def test_a_dry_run_of_a_live_or_finished_id_is_409():
+    async with stage(QUICK, jobs={OTHER.lower(): "slow"}) as on:
+        await on.launch(OTHER)
+        await on.launch()
+        await on.until_finished()
+
+        live = await on.client.post("/launch?dry_run=true", json=launch_body(OTHER))
+        finished = await on.client.post("/launch?dry_run=true", json=launch_body())
+
+        assert problem_of(live, 409) == f"Job {OTHER.lower()} exists already"
+        assert "finished" in problem_of(finished, 409)
+
+
+async def test_a_dry_run_tells_the_refusal_of_the_api_server():
+    async with stage() as on:
+        on.world.kube.faults.add("POST", "/jobs.*dryRun", "status", status=422, body=REFUSAL)
+
+        answer = await on.client.post("/launch?dry_run=true", json=launch_body())
+
+        assert "spec.color: unknown" in problem_of(answer, 503)
+
+
+async def pages(on: Stage, limit: int, **query: str) -> list[list[str]]:
+    """Read a list to its end."""
+    found, token = [], ""
+    while True:
+        more = {"continue": token} if token else {}
+        answer = await on.client.get("/jobs", params={"limit": limit, **query, **more})
+        assert answer.status_code == 200, answer.text
+        found.append([job["id"] for job in answer.json()["jobs"]])
+        token = answer.json()["continue"]
+        if token is None:
+            return found
+
+
+async def test_the_list_holds_live_and_finished_jobs_newest_first():
+    async with stage(QUICK, jobs={OTHER.lower(): "slow"}) as on:
+        await on.launch()
+        await on.until_finished()
+        await asyncio.sleep(1)  # creation timestamps are whole seconds
+        await on.launch(OTHER)
+
+        listed = (await on.client.get("/jobs")).json()
+
+        assert listed["continue"] is None
+        assert [(job["id"], job["live"]) for job in listed["jobs"]] == [
+            (OTHER, True),
+            (JOB, False),
+        ]
+        assert listed["jobs"][1]["state"] == "Succeeded"
+        shown = await on.show()
+        assert listed["jobs"][1]["accepted_at"] == shown["accepted_at"]
+
+
+async def test_pages_hold_every_job_once_in_the_order_of_the_whole_list():
+    ids = [f"INTP{number:011}" for number in range(1, 8)]
+    finished = ids[:3]
+    lasting = {job_id.lower(): "slow" for job_id in ids[3:]}
+    async with stage(QUICK, jobs=lasting, MAX_CONCURRENT_JOBS="20") as on:
+        for job_id in ids:
+            await on.launch(job_id)
+        for job_id in finished:
+            await on.until_finished(job_id)
+
+        whole = (await pages(on, 500))[0]
+        single, by_three = await pages(on, 1), await pages(on, 3)
+
+        assert sorted(whole) == ids
+        assert single == [[job_id] for job_id in whole]
+        assert by_three == [whole[:3], whole[3:6], whole[6:]]
+
+
+async def test_a_page_is_not_disturbed_by_jobs_that_arrive_or_finish_meanwhile():
+    ids = [f"INTP{number:011}" for number in range(1, 6)]
+    async with stage("slow", MAX_CONCURRENT_JOBS="20") as on:
+        for job_id in ids:
+            await on.launch(job_id)
+        whole = (await pages(on, 500))[0]
+        first = (await on.client.get("/jobs?limit=2")).json()
+        await asyncio.sleep(1)  # creation timestamps are whole seconds
+        await on.launch("INTP00000000099")
+        await on.client.delete(f"/jobs/{whole[3]}")
+        await on.until_finished(whole[3])
+
+        rest = await on.client.get("/jobs", params={"continue": first["continue"]})
+
+        assert [job["id"] for job in first["jobs"]] == whole[:2]
+        assert [job["id"] for job in rest.json()["jobs"]] == whole[2:]
+
+
+async def test_the_list_is_filtered_by_state():
+    plans = {BASE: "transfer_fails", OTHER.lower(): "slow"}
+    async with stage(QUICK, jobs=plans) as on:
+        for job_id in (JOB, OTHER, "INTP00000000515"):
+            await on.launch(job_id)
+        await on.until_finished(JOB)
+        await on.until_finished("INTP00000000515")
+        state = (await on.show(OTHER))["state"]
+
+        assert await pages(on, 1, state="Failed") == [[JOB]]
+        assert await pages(on, 9, state="Succeeded") == [["INTP00000000515"]]
+        assert await pages(on, 9, state=state) == [[OTHER]]
+
+
+@pytest.mark.parametrize("path", ["/jobs?state=Failed", f"/jobs/{JOB}"])
+async def test_a_question_is_refused_in_time_while_the_api_server_is_silent(path: str):
+    async with stage() as on:
+        on.world.kube.faults.add("GET", "/configmaps", "hang")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        answer = await on.client.get(path)
+
+        problem_of(answer, 503)
+        assert loop.time() - began < 5
+        on.world.kube.faults.clear()
+
+
+async def test_a_job_is_shown_with_everything_about_it():
+    async with stage("match_rate_too_low") as on:
+        await on.launch()
+        await on.until_finished()
+
+        shown = (await on.client.get(f"/jobs/{BASE}")).json()
+
+        assert (shown["id"], shown["state"], shown["live"]) == (JOB, "Failed", False)
+        assert shown["run_name"] == f"intervene-dev-{BASE}"
+        assert shown["transitions"].keys() >= {"Requested", "Created", "Failed"}
+        assert all(time.endswith("Z") for time in shown["transitions"].values())
+        verdict = shown["verdict"]
+        assert verdict["reason"] == "MatchRateError"
+        assert verdict["message"]
+        assert verdict["next_step"]
+        assert verdict["evidence"]
+        assert [item["event"] for item in shown["deliveries"]][-1] == "failed"
+        removed = {item["resource"] for item in shown["removed"]}
+        assert {f"bucket/intervene-dev-{BASE}-{what}" for what in ("work", "results")} <= removed
+        assert shown["waiting"] is None
+
+
+async def test_a_job_says_that_it_waits_for_a_slot():
+    async with stage("slow", MAX_CONCURRENT_JOBS="1") as on:
+        await on.launch()
+        await on.launch(OTHER)
+        await on.until_state("Created", "Deployed")
+
+        assert (await on.show(OTHER))["waiting"]["on"] == "slot"
+
+
+async def test_a_job_says_that_it_waits_for_its_turn_with_the_buckets():
+    async with stage("slow", BUCKET_INTERVAL="60") as on:
+        await on.launch()
+        await on.launch(OTHER)
+
+        waiting = (await on.show(OTHER))["waiting"]
+
+        assert waiting["on"] == "buckets"
+        assert "turn" in waiting["message"]
+
+
+async def until_waiting(on: Stage, *expected: str) -> dict[str, str]:
+    """Wait until the job says that it waits for one of these."""
+    waiting: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while waiting.get("on") not in expected:
+                waiting = (await on.show())["waiting"] or {}
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"never waits for {expected}, but {waiting}") from None
+    return waiting
+
+
+async def test_a_job_says_that_it_waits_for_its_transfer_then_for_its_run():
+    async with stage(Plan(transfer_seconds=30, start_seconds=10, run_seconds=30)) as on:
+        await on.launch()
+
+        assert (await until_waiting(on, "transfer"))["since"]
+        await on.until_state("Deployed", "Succeeded")
+
+
+async def test_a_job_says_that_its_image_cannot_be_pulled():
+    async with stage("image_cannot_be_pulled", IMAGE_GRACE="60") as on:
+        await on.launch()
+
+        waiting = await until_waiting(on, "image")
+
+        assert "image" in waiting["message"].lower()
+
+
+async def test_a_job_says_which_quota_holds_its_pod_back():
+    async with stage("slow") as on:
+        quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
+        on.world.kube.store.create(RESOURCEQUOTAS, "intervene-dev", quota)
+        await on.launch()
+        await on.until_state("Created")
+
+        waiting = await until_waiting(on, "quota", "pod")
+
+        assert waiting["message"]
+
+
+async def test_a_cancel_is_202_again_and_again_until_the_job_is_gone_and_after():
+    async with stage(LASTING) as on:
+        await on.launch()
+        await on.until_state("Created", "Deployed")
+
+        answers = [await on.client.delete(f"/jobs/{BASE}") for _ in range(3)]
+        await on.until_finished()
+        answers.append(await on.client.delete(f"/jobs/{JOB}"))
+
+        assert [(item.status_code, item.json()) for item in answers] == [(202, {"id": JOB})] * 4
+        assert on.told().count("failed") == 1
+        assert (await on.show())["verdict"]["reason"] == "Cancelled"
+
+
+async def test_a_finished_job_cannot_be_cancelled():
+    async with stage(QUICK) as on:
+        await on.launch()
+        await on.until_finished()
+
+        assert "finished" in problem_of(await on.client.delete(f"/jobs/{JOB}"), 409)
+        assert on.told()[-1] == "succeeded"
+
+
+async def log_of(on: Stage, container: str, *, follow: bool = False) -> httpx.Response:
+    """Ask for a log once it exists."""
+    query = {"container": container, "follow": follow}
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            answer = await on.client.get(f"/jobs/{JOB}/log", params=query)
+            if answer.status_code != 404:
+                return answer
+            await asyncio.sleep(0.02)
+
+
+async def test_the_logs_of_both_containers_can_be_read():
+    async with stage(LASTING) as on:
+        await on.launch()
+
+        transfer = await log_of(on, "transfer", follow=True)
+        calculation = await log_of(on, "calculation")
+
+        assert transfer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert "transferred and decrypted" in transfer.text
+        assert "N E X T F L O W" in calculation.text
+        assert "transferred and decrypted" not in calculation.text
+
+
+async def test_a_log_is_streamed_while_its_container_lives():
+    async with stage(TRANSFERRING) as on:
+        await on.launch()
+        await log_of(on, "transfer")
+        pod = on.world.kube.store.list(PODS, "intervene-dev")[0]
+        query = {"container": "transfer"}
+        async with on.client.stream("GET", f"/jobs/{JOB}/log", params=query) as answer:
+            lines = answer.aiter_lines()
+            async with asyncio.timeout(PATIENCE):
+                assert "N E X T F L O W" in await anext(lines)
+                on.world.kube.logs.append(pod["metadata"]["uid"], "transfer", "said just now")
+                while await anext(lines) != "said just now":
+                    pass
+
+
+async def test_the_log_of_a_container_that_has_not_begun_is_404():
+    async with stage(TRANSFERRING) as on:
+        await on.launch()
+        await log_of(on, "transfer")
+
+        assert "no log" in problem_of(await on.client.get(f"/jobs/{JOB}/log"), 404)
+
+
+async def test_the_log_of_a_job_without_pod_is_404():
+    async with stage(BUCKET_INTERVAL="60") as on:
+        await on.launch()
+        await on.launch(OTHER)
+
+        assert "no pod" in problem_of(await on.client.get(f"/jobs/{OTHER}/log"), 404)
+
+
+async def test_readers_that_leave_free_their_places_and_beyond_20_are_refused():
+    query = {"container": "transfer"}
+    async with stage(TRANSFERRING) as on:
+        await on.launch()
+        await log_of(on, "transfer")
+        async with httpx.AsyncClient(base_url=on.url) as reader:
+            path = f"/jobs/{JOB}/log"
+            requests = [reader.build_request("GET", path, params=query) for _ in range(20)]
+            streams = [await reader.send(request, stream=True) for request in requests]
+
+            refused = await on.client.get(path, params=query)
+
+            assert [answer.status_code for answer in streams] == [200] * 20
+            assert "too many logs" in problem_of(refused, 503)
+            assert (await on.client.get(f"/jobs/{JOB}")).status_code == 200
+
+        async with asyncio.timeout(PATIENCE):
+            while (await on.client.head(path, params=query)).status_code != 200:
+                await asyncio.sleep(0.02)
