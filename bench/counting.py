@@ -20,18 +20,17 @@ FOR_EVER = aiohttp.ClientTimeout(total=None)
 
 
 class CountingProxy:
-    """Passes everything on. `writes` and `events` count by the name of the object's job."""
+    """Passes everything on. Counts by the name of the job: what was written, refused, told."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self.writes: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request as the API server does, piece by piece."""
         body = await request.read()
-        if request.method != "GET":
-            self._count(request, body)
         async with self._site.session.request(
             request.method,
             URL(self._site.access.url + request.raw_path, encoded=True),
@@ -40,17 +39,20 @@ class CountingProxy:
             timeout=FOR_EVER,
         ) as answer:
             headers = {name: answer.headers[name] for name in ANSWERED if name in answer.headers}
+            if request.method != "GET":
+                self._count(request, body, answer.status)
             passed = web.StreamResponse(status=answer.status, headers=headers)
             await passed.prepare(request)
             async for chunk in answer.content.iter_any():
                 await passed.write(chunk)
         return passed
 
-    def _count(self, request: web.Request, body: bytes) -> None:
+    def _count(self, request: web.Request, body: bytes, status: int) -> None:
         place = request.path.rpartition(f"/namespaces/{self._site.namespace}/")[2]
         kind, _, name = place.partition("/")
         if kind in ("jobs", "pods", "secrets", "configmaps"):
-            self.writes[(name or _name_in(body))[:15]] += 1
+            counter = self.writes if status < 300 else self.refused
+            counter[(name or _name_in(body))[:15]] += 1
         elif kind == "events":
             self.events[_name_in(body)[:15]] += 1
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -49,11 +49,17 @@ async def measure(jobs: int) -> list[Figure]:
             await _launch(running.url, numbers)
             async with asyncio.timeout(PATIENCE):
                 await _live(site, numbers)
-        writes = [proxy.writes[names_of(number, site.namespace).base] for number in numbers]
-        events = [proxy.events[names_of(number, site.namespace).base] for number in numbers]
-    spread = f"most of {jobs} jobs, mean {sum(writes) / jobs:.1f}"
-    note = f"{spread}; besides {sum(events) / jobs:.1f} Events"
-    return [Figure(WHAT, max(writes), limit=12, note=note)]
+        bases = [names_of(number, site.namespace).base for number in numbers]
+    note = (
+        f"most of {jobs} jobs; mean {_mean(proxy.writes, bases)}, besides"
+        f" {_mean(proxy.refused, bases)} refused as stale or absent"
+        f" and {_mean(proxy.events, bases)} Events"
+    )
+    return [Figure(WHAT, max(proxy.writes[base] for base in bases), limit=12, note=note)]
+
+
+def _mean(counts: Mapping[str, int], bases: Sequence[str]) -> str:
+    return f"{sum(counts[base] for base in bases) / len(bases):.1f}"
 
 
 def _templates(folder: Path, seconds: int) -> Path:

@@ -98,7 +98,7 @@ async def service(folder: Path, environment: Mapping[str, str]) -> AsyncIterator
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "service.log"
-    told = {"HOST": "127.0.0.1", "PORT": str(port), "LOG_LEVEL": "warning"}
+    told = {"HOST": "127.0.0.1", "PORT": str(port)}
     async with child("-m", "pyvatti", "serve", log=log, **{**environment, **told}) as process:
         running = Service(process, f"http://127.0.0.1:{port}")
         await _ready(process, running.url, log)

@@ -51,7 +51,10 @@ class Cable:
     ) -> None:
         if self._server is not None:
             self._server.close()
+        self.delay = 0.0
         self.set(Health.CUT)
+        while self._writers:  # noqa: ASYNC110 - moments, for everything was aborted
+            await asyncio.sleep(0.01)
 
     def set(self, health: Health) -> None:
         """Change how it is from now on."""

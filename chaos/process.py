@@ -82,6 +82,8 @@ class Zygote(asyncio.SubprocessProtocol):
         )
         async with asyncio.timeout(START_SECONDS):
             await self._is_ready.wait()
+        if self._gone.is_set():
+            raise RuntimeError("the service cannot be imported")
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -116,6 +118,7 @@ class Zygote(asyncio.SubprocessProtocol):
             if service.alive:
                 service.ended.set_result(-signal.SIGKILL)
         self._gone.set()
+        self._is_ready.set()
 
     def _told(self, message: dict[str, Any]) -> None:
         if "ready" in message:

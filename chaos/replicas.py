@@ -191,6 +191,20 @@ async def leader_slow(fleet: Fleet, load: Load) -> None:
         await asyncio.sleep(LEASE_SECONDS)
 
 
+async def follower_slow(fleet: Fleet, load: Load) -> None:
+    """Accept by a replica so slow that the leader takes its launches for abandoned ones."""
+    follower = fleet.others(_leader(fleet))[0]
+    cable = follower.cables["kubernetes"]
+    for delay in (0.1, 0.15, 0.2, 0.25):
+        cable.delay = delay
+        load.tally.faults += 1
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(load.post(follower))
+            await asyncio.sleep(LEASE_SECONDS)
+            cable.delay = 0.0  # else no launch is ever quick enough
+
+
 async def rolling_restart(fleet: Fleet, load: Load) -> None:
     """Replace every replica twice, new ones first, while users post to whoever lives."""
     done = asyncio.Event()
@@ -221,6 +235,7 @@ SCENARIOS: dict[str, Scenario] = {
     "leader's API server silent": leader_cut_off(Health.FROZEN),
     "leader's API server refuses": leader_cut_off(Health.CUT),
     "leader slow": leader_slow,
+    "follower slow": follower_slow,
     "rolling restart under load": rolling_restart,
 }
 

@@ -142,7 +142,7 @@ def _judge_told(witness: Witness, seen: Seen) -> tuple[list[str], int]:
 
 
 def _is_excused(witness: Witness, seen: Seen, first: Told, again: Told) -> bool:
-    """Tell whether the teller could not know of the 200, or died or was deposed before noting it."""
+    """Tell whether the teller never got the 200, or died or was deposed before noting it."""
     noted_at = seen.settled.get(first.sequence)
     if noted_at is not None and noted_at <= again.at:
         return False

@@ -23,8 +23,13 @@ POSTS_AT_A_TIME = 8
 FOREVER = Plan(run_seconds=1e6)
 
 
-async def start_up(zygote: Zygote, live: int = 1000, records: int = 5000) -> Tally:
-    """Kill a service with so many live jobs, start another from nothing, and look what it does."""
+async def start_up(
+    zygote: Zygote, live: int = 1000, records: int = 5000, quiet: float = QUIET_SECONDS
+) -> Tally:
+    """Kill a service with so many live jobs, start another from nothing, and look what it does.
+
+    `quiet`: seconds in which nothing may be done.
+    """
     tally = Tally(f"start-up, {live} jobs, {records} records", jobs=live)
     changes = {"MAX_CONCURRENT_JOBS": str(RUNNING)}
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +39,7 @@ async def start_up(zygote: Zygote, live: int = 1000, records: int = 5000) -> Tal
             _add_records(ground, records)
             ground.world.backend.down = True
             await _fill(ground, live)
-            await _restart(ground, stack, tally)
+            await _restart(ground, stack, tally, quiet)
         tally.violations += [*ground.witness.violations]
         tally.violations += leaks(ground.log, ground.witness.secrets)
         tally.kills = ground.kills
@@ -67,11 +72,12 @@ def _is_marked(ground: Ground, job_id: str) -> bool:
     return bool(ground.job(job_id).is_marked)
 
 
-async def _restart(ground: Ground, stack: AsyncExitStack, tally: Tally) -> None:
+async def _restart(ground: Ground, stack: AsyncExitStack, tally: Tally, quiet: float) -> None:
     """Start a service with a new interpreter, as a pod does, in place of the old one."""
     began = time.monotonic()
     ground.use(await stack.enter_async_context(Zygote()))
     await ground.kill()
+    await asyncio.sleep(0.1)  # what the dead one had sent is dealt with
     wrote: list[str] = []
 
     def note(call: Call, answer: Answer) -> None:
@@ -87,11 +93,11 @@ async def _restart(ground: Ground, stack: AsyncExitStack, tally: Tally) -> None:
     received = ground.world.backend.received
     tried = len(received)
     await ground.until(lambda: len(received) >= tried + RUNNING)
-    await asyncio.sleep(QUIET_SECONDS)
+    await asyncio.sleep(quiet)
     tally.violations += [f"start-up: {what} was done again" for what in sorted(set(wrote))]
     ground.world.backend.down = False
     await ground.until(lambda: _delivered(ground) >= RUNNING, patience=120)
-    await asyncio.sleep(QUIET_SECONDS)
+    await asyncio.sleep(quiet)
     if (delivered := _delivered(ground)) != RUNNING:
         tally.violations.append(f"start-up: {delivered} notices taken, {RUNNING} expected")
 

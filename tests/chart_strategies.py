@@ -30,7 +30,8 @@ def schema() -> dict[str, Any]:
 def drawn(node: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Give a strategy for one schema node."""
     if "$ref" in node:
-        return drawn(schema()["$defs"][node["$ref"].rpartition("/")[2]])
+        target = schema()["$defs"][node["$ref"].rpartition("/")[2]]
+        return drawn({**target, **{key: node[key] for key in node if key != "$ref"}})
     if "enum" in node:
         return st.sampled_from(node["enum"])
     types = node["type"] if isinstance(node["type"], list) else [node["type"]]
@@ -38,12 +39,12 @@ def drawn(node: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def _text(node: dict[str, Any]) -> st.SearchStrategy[str]:
-    longest = node.get("maxLength", 60)
+    shortest, longest = node.get("minLength", 0), node.get("maxLength", 60)
     if "pattern" not in node:
-        return st.text(CHARACTERS, max_size=longest)
+        return st.text(CHARACTERS, min_size=shortest, max_size=longest)
     pattern = re.compile(node["pattern"])
     texts = st.from_regex(pattern, fullmatch=True, alphabet=CHARACTERS)
-    return texts.filter(lambda text: len(text) <= longest)
+    return texts.filter(lambda text: shortest <= len(text) <= longest)
 
 
 def _number(node: dict[str, Any]) -> st.SearchStrategy[float]:

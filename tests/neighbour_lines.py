@@ -1,12 +1,19 @@
-"""A TCP line between the service and a neighbour: it can be taken away, fall silent, be slow.
+"""What lies between the service and its neighbours and can fail: TCP lines, names, the clock.
 
 Knows no protocol: what an answer says is the stand-ins' business.
 """
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
+
+from pyvatti.lifecycle.clock import utc_now
+
+T = TypeVar("T")
 
 PIECE = 65536  # bytes read at a time
 DRIP = 512  # bytes sent at a time on a slow line
@@ -131,3 +138,38 @@ class Line:
         self._open.discard(writer)
         self._dead.discard(writer)
         writer.transport.abort()
+
+
+class Wall:
+    """A wall clock that can leap."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta(0)
+
+    def __call__(self) -> datetime:
+        """Give the time, in UTC."""
+        return utc_now() + self.offset
+
+
+class NamesLoop(asyncio.SelectorEventLoop):
+    """An event loop that knows the names under `.test`, as long as they are not `unknown`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unknown: set[str] = set()
+        self.failed = 0
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """Resolve a name."""
+        host = host.decode() if isinstance(host, bytes) else host
+        if host in self.unknown:
+            self.failed += 1
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        place = "127.0.0.1" if str(host).endswith(".test") else host
+        return await super().getaddrinfo(place, port, **options)
+
+
+def run(story: Coroutine[Any, Any, T]) -> T:
+    """Run a story in a loop whose name service can fail."""
+    with asyncio.Runner(loop_factory=NamesLoop) as runner:
+        return runner.run(story)

@@ -105,13 +105,14 @@ class Stage:
         return found + self.world.storage.leftovers()
 
     def writes(self, job_id: str = JOB) -> list[str]:
-        """Give the service's writes about one job, Events apart."""
+        """Give what the service wrote about one job but Events; a refused patch wrote nothing."""
         base = job_id.lower()
         return [
             f"{item.verb} {item.resource}"
             for item in self.world.kube.requests
             if item.user_agent.startswith("pyvatti/")
             and item.method != "GET"
+            and item.status < 300
             and item.resource in ("jobs.batch", "secrets", "configmaps", "pods")
             and "dryRun" not in item.path
             and (base in item.path or item.method == "POST")

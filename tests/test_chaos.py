@@ -1,5 +1,6 @@
 """The service as a process that is killed, stopped and started again; `make chaos` does it all."""
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from chaos.ground import Ground
 from chaos.killing import Explorer, Tally
 from chaos.process import Zygote
 from chaos.rules import Expected, judge
+from chaos.startup import start_up
 from chaos.stories import LONG_RUN, STORIES, Story
 from pyvatti.sandbox.driver_plans import everyone
 from pyvatti.sandbox.kube.resources import LEASES, PODS
@@ -53,7 +55,7 @@ async def test_fault_02_a_job_answered_201_is_known_after_an_immediate_kill(zygo
 async def test_fault_16_a_restart_follows_all_jobs_again_and_sends_and_deletes_nothing(
     zygote, tmp_path
 ):
-    ids = [f"INTP{number:011}" for number in range(1, 6)]
+    ids = [f"INTP{number:011}" for number in range(1, 4)]
     async with Ground(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
         for job_id in ids:
             await ground.launch(job_id)
@@ -64,13 +66,14 @@ async def test_fault_16_a_restart_follows_all_jobs_again_and_sends_and_deletes_n
             if not call.is_background and call.method != "GET" and answer.status != 404:
                 wrote.append(call.what)
 
-        ground.calls.answered.append(note)
         await ground.kill()
+        await asyncio.sleep(0.1)  # what the dead one had sent is dealt with
+        ground.calls.answered.append(note)
         await ground.up()
         polls = len(ground.world.seqera.requests)
         assert await ground.until(lambda: len(ground.world.seqera.requests) > polls + 5)
         assert wrote == []
-        assert [_told(ground, job_id) for job_id in ids] == [["deployed"]] * 5
+        assert [_told(ground, job_id) for job_id in ids] == [["deployed"]] * 3
 
         for pod in ground.world.objects("Pod"):
             ground.world.kube.store.delete(
@@ -161,3 +164,9 @@ async def test_a_service_that_dies_again_and_again_still_brings_a_job_to_its_end
 
         assert ground.kills > 1
         assert tally.violations + tally.leftovers + ground.witness.violations == []
+
+
+async def test_a_start_with_many_jobs_and_records_is_quick_and_does_nothing_twice(zygote):
+    tally = await start_up(zygote, live=30, records=500, quiet=1.0)
+
+    assert tally.violations + tally.leftovers == []

@@ -102,7 +102,7 @@ async def test_metadata_only_lists_say_so_in_accept(tmp_path: Path):
 
 
 async def test_core_resources_live_under_api_v1(tmp_path: Path):
-    async with scripted(tmp_path, GET=[answer(job("a") | {"kind": "Pod"})]) as (server, client):
+    async with scripted(tmp_path, GET=[answer(job("a", 1) | {"kind": "Pod"})]) as (server, client):
         await client.get(PODS, "a.b-c")
 
     assert server.requests[0].path == f"/api/v1/namespaces/{NAMESPACE}/pods/a.b-c"

@@ -5,11 +5,11 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from neighbour_lines import run
+from neighbour_stage import Neighbourhood
 from neighbours import (
-    JOB,
     Cell,
     Harm,
-    Neighbourhood,
     answers,
     common,
     documented,
@@ -18,9 +18,9 @@ from neighbours import (
     names_of,
     others_go_on,
     outlive_all,
-    run,
     tell,
 )
+from stage import JOB
 
 from pyvatti.lifecycle.clock import utc_now
 from pyvatti.sandbox.driver_plans import PLANS
@@ -51,7 +51,8 @@ CELLS = common(BACKEND, method="PATCH", **LASTING) | {
     # a 200 is a 200 whatever it says, unless a login page says it
     "a page instead of an answer": Cell(fault=answers(BACKEND, "html", status=200), **LASTING),
     "very slow answers": Cell(fault=answers(BACKEND, "slow", seconds=0.4), **LASTING),
-    "an answer that is lost": Cell(fault=answers(BACKEND, "after"), **LASTING),
+    "an answer that is lost": Cell(fault=answers(BACKEND, "after"), **LASTING, repeats=True),
+    "reset in mid-body": Cell(fault=answers(BACKEND, "reset_body"), **LASTING, repeats=True),
     "its clock 1 h ahead": Cell(fault=asks_by_its_own_clock, **LASTING),
     "DNS failure": Cell(
         fault=name_is_unknown(BACKEND, HOST),

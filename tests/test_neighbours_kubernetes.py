@@ -7,27 +7,23 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from neighbour_lines import run
+from neighbour_stage import Neighbourhood, is_ready, neighbourhood, service_in, town
 from neighbours import (
-    JOB,
     Cell,
     Fault,
     Harm,
-    Neighbourhood,
     answers,
     at_once,
     common,
     documented,
-    is_ready,
     line_is,
     names_of,
-    neighbourhood,
     others_go_on,
     outlive_all,
-    run,
-    service_in,
     tell,
-    town,
 )
+from stage import JOB
 
 from pyvatti.kube.store import Store
 from pyvatti.sandbox.driver_plans import Outcome, Plan

@@ -5,13 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from neighbour_lines import run
+from neighbour_stage import BYSTANDER, Neighbourhood, neighbourhood
 from neighbours import (
-    BYSTANDER,
-    JOB,
     Cell,
     Fault,
     Harm,
-    Neighbourhood,
     answers,
     at_once,
     common,
@@ -19,11 +18,10 @@ from neighbours import (
     line_is,
     name_is_unknown,
     names_of,
-    neighbourhood,
     outlive_all,
-    run,
     tell,
 )
+from stage import JOB
 
 from pyvatti.sandbox.driver_plans import PLANS, Plan
 

@@ -5,27 +5,23 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from neighbour_lines import run
+from neighbour_stage import BYSTANDER, Neighbourhood, is_ready, service_in, town
 from neighbours import (
-    BYSTANDER,
-    JOB,
     Cell,
     Fault,
     Harm,
-    Neighbourhood,
     answers,
     at_once,
     common,
     documented,
-    is_ready,
     line_is,
     names_of,
     others_go_on,
     outlive_all,
-    run,
-    service_in,
     tell,
-    town,
 )
+from stage import JOB
 
 STORAGE = "storage"
 OURS = r"^/storage/v1/b(/[^/?]+)?(/o)?\?|^/batch/"  # not what the driver asks

@@ -285,13 +285,15 @@ async def test_fault_25_a_hundred_jobs_cost_three_calls(world: SeqeraStandIn, do
 
 
 async def test_fault_25_a_thousand_jobs_cost_at_most_25_calls_below_20_a_second(
-    world: SeqeraStandIn, door: Seqera
+    world: SeqeraStandIn,
 ):
+    door = Seqera(settings_for(tower_api_url=world.url))
     names = {f"run-{number}": LAUNCH for number in range(1000)}
     for number in range(3000):
         world.put_run(f"run-{number}", submit=at(60 - number / 20))
 
     assert set(await door.runs(names)) == set(names)
+    await door.close()
     times = [item.time for item in world.requests]
     assert len(times) <= 25
     assert all(later - earlier > 1.0 for earlier, later in zip(times, times[19:], strict=False))

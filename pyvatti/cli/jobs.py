@@ -157,7 +157,10 @@ def release_job(
         str, typer.Option(envvar="KUBECONFIG", help="Empty: the pod's own service account.")
     ] = "",
 ) -> None:
-    """Let a Job go when no pyvatti is left to clean up after it; names what remains."""
+    """Let a Job go when no pyvatti is left to clean up.
+
+    Works without a service, and names what remains.
+    """
     try:
         remaining = asyncio.run(release(job_id, namespace=namespace, kubeconfig=kubeconfig))
     except ConfigurationError as error:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import assert_never
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -67,6 +68,7 @@ class Hands:
     ) -> None:
         self._doors, self._runs, self._admitted = doors, runs, admitted
         self._may_act = may_act
+        self._pens: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by uid
         self._release_lock = asyncio.Lock()  # the limit is exact: one release at a time is counted
 
     def has_slot(self, job: Job) -> bool:
@@ -146,20 +148,31 @@ class Hands:
 
     async def _patch(self, job: Job, build: Callable[[Job], Manifest | None]) -> None:
         """Compare-and-swap: build from the newest version; None means there is nothing to write."""
-        kube, cache = self._doors.kube, self._doors.cache
-        for _ in range(PATCH_TRIES):
-            newest = cache.job(job.names.base, job.uid)
-            if newest is None or (patch := build(newest)) is None:
-                return
-            try:
-                cache.note_job(await kube.merge_patch(JOBS, job.names.base, patch))
-                return
-            except Conflict:
-                raw = await kube.get(JOBS, job.names.base)
-                if raw is None or raw["metadata"]["uid"] != job.uid:
+        async with self._pen(job):
+            for _ in range(PATCH_TRIES):
+                newest = self._doors.cache.job(job.names.base, job.uid)
+                if newest is None or (patch := build(newest)) is None:
                     return
-                cache.note_job(raw)
+                if await self._try_patch(job, patch):
+                    return
         raise Conflict(f"Job {job.names.base} changes faster than it can be written")
+
+    async def _try_patch(self, job: Job, patch: Manifest) -> bool:
+        """Write a patch; False where another version came first and is read now."""
+        self.require_lease()  # reading anew would lift the fence of the version
+        kube, cache = self._doors.kube, self._doors.cache
+        try:
+            cache.note_job(await kube.merge_patch(JOBS, job.names.base, patch))
+        except Conflict:
+            raw = await kube.get(JOBS, job.names.base)
+            if raw is not None and raw["metadata"]["uid"] == job.uid:
+                cache.note_job(raw)
+                return False
+        return True
+
+    def _pen(self, job: Job) -> asyncio.Lock:
+        """Give the lock under which this Job is written: actor and courier never collide."""
+        return self._pens.setdefault(job.uid, asyncio.Lock())
 
     def _created(self, job: Job, *, release: bool) -> Manifest | None:
         if job.state is not State.REQUESTED:
@@ -249,11 +262,12 @@ class Hands:
         return replace(done, report_found=found)
 
     async def _stop(self, job: Job, done: Progress) -> Progress:
-        raw = await self._doors.kube.delete(
-            JOBS, job.names.base, uid=job.uid, propagation="Foreground"
-        )
-        if raw is not None and raw.get("kind") == "Job":
-            self._doors.cache.note_job(raw)
+        async with self._pen(job):
+            raw = await self._doors.kube.delete(
+                JOBS, job.names.base, uid=job.uid, propagation="Foreground"
+            )
+            if raw is not None and raw.get("kind") == "Job":
+                self._doors.cache.note_job(raw)
         log.info("job stopping")
         self._note(job, "Stopping", "the driver is stopped and its Secrets are deleted")
         names, noted = job.names, {removal.resource for removal in done.removals}

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -157,14 +158,16 @@ class JobActor:
             asked_at=self._runs.asked_at(job.names.run_name),
             secret_stands=secret,
             has_slot=has_slot,
+            progress=self.progress,
         )
-        self._note_times(seen, now)
+        if self._note_times(seen, now):
+            seen = replace(seen, progress=self.progress)
         limit = state_limit(job, doors.settings)
         if limit is not None and now >= limit[0] + limit[1]:
             pods = [pod.uid for pod in seen.pods]
             events = [await doors.kube.events_about(uid) for uid in (self.uid, *pods)]
             seen = replace(seen, events=tuple(event for part in events for event in part))
-        return replace(seen, progress=self.progress)
+        return seen
 
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
         """Tell whether the driver's Secret stands, where the answer decides something."""
@@ -173,24 +176,29 @@ class JobActor:
         if State.REQUESTED in job.transitions and not has_slot:
             return False
         own = self._doors.cache.knows_accept(job.uid)
-        stands = await is_stored(self._doors, job) if own is None else own
+        # Before a release it is looked up in any case: somebody may have deleted it since.
+        is_asked = own is None or (own and self.progress.transfer_made)
+        stands = await is_stored(self._doors, job) if is_asked else bool(own)
         if stands and not self.progress.accepted:
             self.progress = replace(self.progress, accepted=True)
         return stands
 
-    def _note_times(self, seen: Observed, now: datetime) -> None:
-        done, pod = self.progress, seen.pod
-        done = replace(done, first_seen_at=done.first_seen_at or now)
-        ended = seen.job.ended is not None or (pod is not None and pod.main_end is not None)
-        if ended and done.end_seen_at is None:
-            done = replace(done, end_seen_at=now)
-        if seen.job.deleting_since is not None and done.deletion_seen_at is None:
-            done = replace(done, deletion_seen_at=now)
-        if not has_image_error(pod):
-            done = replace(done, image_error_since=None)
-        elif done.image_error_since is None:
-            done = replace(done, image_error_since=now)
-        self.progress = done
+    def _note_times(self, seen: Observed, now: datetime) -> bool:
+        """Take down when things were first seen; tell whether there was anything to take down."""
+        done, pod, job = self.progress, seen.pod, seen.job
+        ended = job.ended is not None or (pod is not None and pod.main_end is not None)
+        first = {
+            "first_seen_at": done.first_seen_at or now,
+            "end_seen_at": done.end_seen_at or (now if ended else None),
+            "deletion_seen_at": done.deletion_seen_at or (now if job.deleting_since else None),
+            "image_error_since": (done.image_error_since or now) if has_image_error(pod) else None,
+        }
+        news: dict[str, Any] = {
+            name: at for name, at in first.items() if at is not getattr(done, name)
+        }
+        if news:
+            self.progress = replace(done, **news)
+        return bool(news)
 
     def _next_wake(self, seen: Observed, now: datetime) -> float | None:
         if self._waits_for_accept(seen):

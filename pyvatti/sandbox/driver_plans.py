@@ -93,6 +93,7 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
     {
         "success": Plan(),
         "slow": Plan(transfer_seconds=20, run_seconds=120),
+        "long_run": Plan(run_seconds=120),
         "transfer_fails": Plan(transfer_exit=1, transfer_log=_TRANSFER),
         "match_rate_too_low": Plan(outcome=Outcome.FAIL, exit_status=14, error_lines=_MATCH_RATE),
         "zero_matches": Plan(outcome=Outcome.FAIL, exit_status=15, error_lines=_ZERO_MATCHES),
