@@ -11,6 +11,10 @@ from typing import Any
 
 from pyvatti.errors import ConfigurationError
 
+_PLAIN_JSON = json.JSONEncoder(ensure_ascii=False)
+_YAML_ODD = re.compile(r"[^ -~]")
+_GROOVY_ODD = re.compile(r"[^ -~]|[\\']")
+
 
 def to_json(value: Any) -> str:
     """Write JSON in ASCII; `$` is escaped because Nextflow expands `${..}` in parameter files."""
@@ -22,16 +26,13 @@ def to_yaml(value: Any) -> str:
 
     Keys of mappings stay below 1024 characters as written, YAML's limit for a key on one line.
     """
-    return re.sub(r"[^ -~]", _yaml_escape, json.dumps(value, ensure_ascii=False))
+    return _YAML_ODD.sub(_yaml_escape, _PLAIN_JSON.encode(value))
 
 
 def _yaml_escape(match: re.Match[str]) -> str:
     code = ord(match.group())
     # JSON's pairs of surrogates are two characters to YAML
     return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
-
-
-_GROOVY_ODD = re.compile(r"[^ -~]|[\\']")
 
 
 def to_groovy(value: Any) -> str:
