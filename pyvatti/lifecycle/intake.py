@@ -10,6 +10,7 @@ import structlog
 from pyvatti import labels
 from pyvatti.errors import (
     AlreadyExists,
+    Conflict,
     JobExists,
     JobFinished,
     JobNotFound,
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 SAME_ID = "this id belongs to a live job with another request"
 FINISHED = "this id belongs to a finished job"
+CANCEL_TRIES = 5
 LEAVING = "this id belongs to a job that is being removed"
 
 
@@ -153,6 +155,14 @@ class Intake:
         Raises JobNotFound, JobFinished.
         """
         names = names_for(job_id, self._doors.settings.namespace)
+        for _ in range(CANCEL_TRIES):
+            try:
+                return await self._cancel(names)
+            except Conflict:  # the controller wrote first: look again
+                continue
+        raise Unavailable("the job changes faster than it can be cancelled", retry_after=1)
+
+    async def _cancel(self, names: Names) -> None:
         raw = await self._doors.kube.get(JOBS, names.base)
         if (
             raw is None

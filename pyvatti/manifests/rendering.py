@@ -6,11 +6,12 @@ No text is put together here: templates/ does that, each value through its seria
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
+import orjson
 import yaml
 from jinja2 import (
     ChoiceLoader,
@@ -78,16 +79,23 @@ def redact(manifest: Manifest) -> Manifest:
 NO_UID = "00000000-0000-0000-0000-000000000000"
 
 
+class _Environment(Environment):
+    """Templates that share plain globals: jinja's ChainMap is copied slowly at each rendering."""
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        return {**self.globals, **(d or {})}
+
+
 class Renderer:
     """Renders what one job consists of. Raises ConfigurationError where a template is wrong."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         folders = [settings.templates_dir, PACKAGED_TEMPLATES]
-        self._environment = Environment(
+        self._environment = _Environment(
             loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
             undefined=StrictUndefined,
-            autoescape=False,  # noqa: S701 - no HTML; each format has its own filter
+            autoescape=False,  # no HTML; each format has its own filter
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
@@ -246,7 +254,7 @@ class Renderer:
         filled = _read_blank(template, text)
         for word, blank in words.items():
             filled = filled.replace(blank, word)
-        manifest: Manifest = json.loads(filled)
+        manifest: Manifest = orjson.loads(filled)
         return manifest
 
     def _text(self, template: str, context: Mapping[str, Any]) -> str:
