@@ -5,6 +5,7 @@ Run as `python -m bench.cluster`; ends with SIGTERM or when its standard input i
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 from contextlib import AsyncExitStack
@@ -31,4 +32,5 @@ async def serve(*, controllers: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--controllers", action="store_true")
+    gc.disable()  # a full collection stops the stand-in for longer than a round of a measurement
     asyncio.run(serve(controllers=parser.parse_args().controllers))

@@ -31,6 +31,7 @@ from pyvatti.models import ClusterEvent, Manifest
 from pyvatti.settings import Settings
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_OBJECT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 FULL_LISTS = 3
 WATCH_MARGIN = 15.0
@@ -106,7 +107,9 @@ class KubeClient:
         may exist nevertheless.
         """
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
-        answer = await self._send("POST", kind, query=query, body=body)
+        # What a Secret holds is known here: it need not travel back.
+        accept = METADATA_OBJECT if kind is SECRETS else "application/json"
+        answer = await self._send("POST", kind, query=query, body=body, accept=accept)
         return read_object(answer) if dry_run else read_stored(answer)
 
     async def get(self, kind: Kind, name: str) -> Manifest | None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import assert_never
 from weakref import WeakValueDictionary
@@ -63,7 +64,7 @@ class Hands:
         self,
         doors: Doors,
         runs: RunFollower,
-        admitted: Callable[[], frozenset[str]],
+        admitted: Callable[[], AbstractSet[str]],
         may_act: Callable[[], bool],
     ) -> None:
         self._doors, self._runs, self._admitted = doors, runs, admitted

