@@ -347,6 +347,11 @@ def repair_patch(job: Job) -> Manifest:
     return patch
 
 
+def identity_patch(job: Job, identity: Mapping[str, str]) -> Manifest:
+    """Put back the labels by which we find the Job, which somebody edited away."""
+    return _patch(job, {}, labels={**identity, labels.STATE: job.state.value})
+
+
 def _others(job: Job) -> list[str]:
     return [name for name in job.finalizers if name != labels.FINALIZER]
 

@@ -73,6 +73,11 @@ def owner_uid(manifest: Mapping[str, Any]) -> str:
     return str(owners[0] if owners else (metadata.get("labels") or {}).get(JOB_UID, ""))
 
 
+def identity(instance: str, component: str) -> dict[str, str]:
+    """Give the labels by which we find our objects of one component in one installation."""
+    return {MANAGED_BY: MANAGER, INSTANCE: instance, COMPONENT: component}
+
+
 def selector(instance: str, component: str) -> str:
     """Give the label selector of all our objects of one component in one installation."""
-    return f"{MANAGED_BY}={MANAGER},{INSTANCE}={instance},{COMPONENT}={component}"
+    return ",".join(f"{key}={value}" for key, value in identity(instance, component).items())

@@ -224,6 +224,14 @@ class Names:
         return f"{self.base}-record"
 
 
+class Presence(StrEnum):
+    """Whether a Job object is there, as far as it is known."""
+
+    SEEN = "seen"
+    UNSEEN = "unseen"  # it left our sight before we let go of it: it must be looked for
+    GONE = "gone"  # it was looked for and is not there: what it said is in memory alone
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A Job object, read: our annotations and labels as values (see `pyvatti.jobs.read_job`)."""
@@ -249,6 +257,7 @@ class Job:
     queue_name: str = ""
     withdrawn: bool = False  # its accept failed before anybody was promised anything
     label: str = ""  # the state label as it stands, for anybody may edit it
+    presence: Presence = Presence.SEEN
 
     @property
     def pending(self) -> tuple[Notice, ...]:

@@ -27,7 +27,7 @@ from pyvatti.kube import CONFIGMAPS, JOBS, PODS, SECRETS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
-from pyvatti.models import Job, Manifest, Removal, State, Verdict
+from pyvatti.models import Job, Manifest, Presence, Removal, State, Verdict
 from pyvatti.policy import Observed, Progress
 from pyvatti.policy import actions as act
 from pyvatti.storage import Purpose
@@ -81,11 +81,13 @@ class Hands:
         if not self._may_act():
             raise TransientError("this replica no longer holds the Lease")
 
-    async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0912, PLR0915 - one arm a step
+    async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one arm a step
         """Do one step and give what is known after it. Errors are those of the doors."""
         self.require_lease()
         job = seen.job
         match step:
+            case act.FindJob():
+                return await self._find_job(job, done)
             case act.Withdraw():
                 await withdraw(self._doors, job)
             case act.MarkQueued():
@@ -118,6 +120,8 @@ class Hands:
                 return replace(done, transfer_gone=True, removals=(*done.removals, gone))
             case act.Enter():
                 await self._enter(job, step)
+            case act.StopJob() if job.presence is Presence.GONE:
+                return replace(done, stop_sent=True)
             case act.StopJob():
                 return await self._stop(job, done)
             case act.RemoveStrays():
@@ -154,6 +158,9 @@ class Hands:
                 newest = self._doors.cache.job(job.names.base, job.uid)
                 if newest is None or (patch := build(newest)) is None:
                     return
+                if newest.presence is Presence.GONE:
+                    self._doors.cache.patch_lost(job.uid, patch)
+                    return
                 if await self._try_patch(job, patch):
                     return
         raise Conflict(f"Job {job.names.base} changes faster than it can be written")
@@ -174,6 +181,26 @@ class Hands:
     def _pen(self, job: Job) -> asyncio.Lock:
         """Give the lock under which this Job is written: actor and courier never collide."""
         return self._pens.setdefault(job.uid, asyncio.Lock())
+
+    async def _find_job(self, job: Job, done: Progress) -> Progress:
+        """Read a Job that left our sight, and its record, before believing that it is gone."""
+        kube, cache, names = self._doors.kube, self._doors.cache, job.names
+        raw = await kube.get(JOBS, names.base)
+        if raw is not None and raw["metadata"]["uid"] == job.uid:
+            identity = labels.identity(self._doors.settings.instance, labels.DRIVER)
+            patch = jobs.identity_patch(jobs.read_job(raw), identity)
+            cache.note_job(await kube.merge_patch(JOBS, names.base, patch))
+            self._note(job, "Repaired", "labels were edited and are put back")
+            raise NotYet(STRAY_PAUSE)  # the watch brings it back
+        record = await records.find(kube, names)
+        if record is not None and record.uid == job.uid:
+            cache.drop_lost(job.uid)  # another replica brought it to its end
+            return done
+        log.error("job is gone before it was let go", state=job.state.value)
+        dying_since = (job.deleting_since or self._doors.clock()).isoformat()
+        held = {"deletionTimestamp": dying_since, "finalizers": [labels.FINALIZER]}
+        cache.patch_lost(job.uid, {"metadata": held})
+        return done
 
     def _created(self, job: Job, *, release: bool) -> Manifest | None:
         if job.state is not State.REQUESTED:

@@ -20,6 +20,7 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.models import Job, State
 from pyvatti.policy import Action, Observed, Progress, decide, wake_times
+from pyvatti.policy.actions import LetGo
 from pyvatti.policy.limits import has_image_error, state_limit
 from pyvatti.telemetry import metrics
 
@@ -46,6 +47,7 @@ class JobActor:
         self._rested = rested
         self.progress = Progress()
         self.resting = False  # its preparation failed and waits for the next try
+        self.leaving = False  # we let go of the Job: that it goes now is no loss
         self._doors, self._hands, self._runs = doors, hands, runs
         self._changed = asyncio.Event()
         self._failures = 0
@@ -125,6 +127,7 @@ class JobActor:
 
     async def _act(self, step: Action, seen: Observed) -> None:
         name = type(step).__name__
+        self.leaving = isinstance(step, LetGo)
         try:
             with metrics.steps.labels(name).time():
                 self.progress = await self._hands.do(step, seen, self.progress)

@@ -6,6 +6,7 @@ Fed by two informers; memory grows with live jobs alone.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -14,7 +15,7 @@ from pyvatti import labels
 from pyvatti.errors import Unavailable
 from pyvatti.jobs import read_job, read_pod
 from pyvatti.kube import JOBS, PODS, Informer, KubeClient, WatchLimits
-from pyvatti.models import Job, Manifest, Pod
+from pyvatti.models import Job, Manifest, Pod, Presence
 from pyvatti.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,18 @@ POD_METADATA = (
     "labels",
 )
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
+
+
+def _merge(target: Manifest, patch: Manifest) -> Manifest:
+    """Apply a JSON merge patch (RFC 7396)."""
+    merged = {key: value for key, value in target.items() if patch.get(key, value) is not None}
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            below = merged.get(key)
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def _slim_job(raw: Manifest) -> Manifest:
@@ -83,6 +96,8 @@ class Cache:
         self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
         self._vanished: dict[str, Pod] = {}  # job uid -> last pod that went
         self._accepts: dict[str, float | None] = {}  # job uid -> end of an accept made here
+        self._lost: dict[str, Manifest] = {}  # job uid -> a lost Job, as patched since
+        self._is_unfinished: Callable[[Job], bool] | None = None
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -92,6 +107,39 @@ class Cache:
     def ignore(self, listener: Listener) -> None:
         """Stop calling the listener."""
         self._listeners.remove(listener)
+
+    def keep_lost(self, is_unfinished: Callable[[Job], bool] | None) -> None:
+        """Keep Jobs that leave our sight while `is_unfinished`; with None, drop those there are.
+
+        Somebody stripped our finalizer from a dying Job, or edited the labels we find it by. What
+        it said is then in this memory alone, and must outlive it until its end is told.
+        """
+        self._is_unfinished = is_unfinished
+        if is_unfinished is None:
+            for uid in tuple(self._lost):
+                self.drop_lost(uid)
+
+    def patch_lost(self, uid: str, patch: Manifest) -> None:
+        """Patch a Job that is gone as the API server would have: without finalizers it ends."""
+        raw = self._lost.get(uid)
+        if raw is None:
+            return
+        if not (merged := _merge(raw, patch))["metadata"].get("finalizers"):
+            self.drop_lost(uid)
+            return
+        self._keep(merged, Presence.GONE)
+
+    def _keep(self, raw: Manifest, presence: Presence) -> None:
+        job = replace(read_job(raw), presence=presence)
+        self._lost[job.uid] = raw
+        self._jobs[job.names.base] = job
+        self._announce(job.names.base)
+
+    def drop_lost(self, uid: str) -> None:
+        """Forget a lost Job."""
+        raw = self._lost.pop(uid, None)
+        if raw is not None:
+            self._remove(raw["metadata"]["name"], uid)
 
     @property
     def is_synced(self) -> bool:
@@ -127,7 +175,10 @@ class Cache:
     def note_job(self, raw: Manifest) -> Job:
         """Make the answer of our own write visible at once."""
         self.job_informer.note_write(raw)
-        return read_job(raw)
+        job = read_job(raw)
+        if job.uid in self._lost:  # the informer does not take back what left its sight
+            self._keep(raw, Presence.UNSEEN)
+        return job
 
     @contextlib.contextmanager
     def accepting(self, job: Job) -> Iterator[None]:
@@ -158,13 +209,24 @@ class Cache:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("job object not understood", error=type(error).__name__)
             return
+        before = self._jobs.get(job.names.base)
+        if before is not None and before.presence is not Presence.SEEN:
+            self.drop_lost(before.uid)  # it came back, or its name is another Job's now
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
 
     def _forget(self, old: Manifest) -> None:
         base, uid = old["metadata"]["name"], old["metadata"]["uid"]
-        if (job := self._jobs.get(base)) is not None and job.uid == uid:
+        job = self.job(base, uid)
+        if job is not None and self._is_unfinished is not None and self._is_unfinished(job):
+            log.warning("job left our sight", job=base)
+            self._keep(old, Presence.UNSEEN)
+            return
+        self._remove(base, uid)
+
+    def _remove(self, base: str, uid: str) -> None:
+        if self.job(base, uid) is not None:
             del self._jobs[base]
         self._base_of.pop(uid, None)
         self._vanished.pop(uid, None)

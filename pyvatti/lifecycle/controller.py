@@ -19,7 +19,7 @@ from pyvatti.lifecycle.courier import Courier
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.sweeper import Sweeper
-from pyvatti.models import Notice, State
+from pyvatti.models import Job, Notice, State
 from pyvatti.policy import Slots
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,7 @@ class Controller:
         """Act on all jobs until cancelled; waits for the caches: nothing is decided blindly."""
         await self._doors.cache.wait_synced()
         self._doors.cache.listen(self._job_changed)
+        self._doors.cache.keep_lost(self._is_unfinished)
         live = {job.uid for job in self._doors.cache.jobs()}
         self._taken = {uid: taken for uid, taken in self._taken.items() if uid in live}
         try:
@@ -66,6 +67,7 @@ class Controller:
                 await self._dispatch(group)
         finally:
             self._doors.cache.ignore(self._job_changed)
+            self._doors.cache.keep_lost(None)
             self._actors.clear()
             self._couriers.clear()
             self._slots = Slots()
@@ -122,6 +124,13 @@ class Controller:
     def _is_resting(self, base: str) -> bool:
         actor = self._actors.get(base)
         return actor is not None and actor.resting
+
+    def _is_unfinished(self, job: Job) -> bool:
+        """Tell whether a Job that goes now goes before we let go of it."""
+        actor = self._actors.get(job.names.base)
+        return (
+            actor is not None and actor.uid == job.uid and not actor.leaving and not job.withdrawn
+        )
 
     def _admitted_now(self) -> AbstractSet[str]:
         if self._admitted is None:

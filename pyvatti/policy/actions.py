@@ -7,6 +7,11 @@ from pyvatti.models import Pod, Verdict
 
 
 @dataclass(frozen=True, slots=True)
+class FindJob:
+    """Read a Job that left our sight: it is gone, or its labels were edited and are put back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Remove a Job whose accept was never completed: nobody was promised anything."""
 
@@ -106,7 +111,8 @@ class Repair:
 
 
 Action: TypeAlias = (
-    Withdraw
+    FindJob
+    | Withdraw
     | MarkQueued
     | MakeBucket
     | MakeTransferSecret

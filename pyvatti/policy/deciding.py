@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pyvatti.labels import FINALIZER, FOREGROUND
-from pyvatti.models import Event, Job, State, Verdict
+from pyvatti.models import Event, Job, Presence, State, Verdict
 from pyvatti.policy import actions as act
 from pyvatti.policy.judging import judge
 from pyvatti.policy.limits import grace_end, is_asked_since, is_done, last_look, state_limit
@@ -33,6 +33,8 @@ def decide(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
     job = seen.job
     if seen.progress.let_go:
         return []
+    if job.presence is Presence.UNSEEN:
+        return [act.FindJob()]
     if job.withdrawn:
         return [act.Withdraw()] if job.deleting_since is None else []
     if FINALIZER not in job.finalizers:

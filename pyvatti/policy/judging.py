@@ -36,7 +36,7 @@ def judge(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
 
     Never called for a job whose state is terminal: such a state does not change.
     """
-    for rule in RULES:
+    for rule in RULES if seen.deleting_since is None else RULES_OF_A_DELETED_JOB:
         verdict = rule(seen, now, settings)
         if verdict is not None:
             return verdict if verdict.state is not seen.job.state else None
@@ -121,7 +121,7 @@ def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     if since is None:
         return None
     look = seen.deletion_known_at or since
-    if seen.job.state is not State.REQUESTED and not is_asked_since(seen, look):
+    if _may_have_run(seen) and not is_asked_since(seen, look):
         return None  # the run may have ended before somebody deleted the Job
     cause = Cause(
         reason="Cancelled",
@@ -130,6 +130,13 @@ def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     )
     said = _said_by_cluster("the Job was deleted on request", since)
     return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="cancel", at=now))
+
+
+def _may_have_run(seen: Observed) -> bool:
+    """Tell whether Seqera may know a run: only if the main container may have started."""
+    pod = seen.pod
+    is_before = pod is not None and not pod.main_running and pod.main_end is None
+    return seen.job.state is not State.REQUESTED and not is_before
 
 
 def _by_job_deadline(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
@@ -256,7 +263,6 @@ RULES: tuple[Rule, ...] = (
     _by_seqera_success,
     _by_seqera_failure,
     _by_refusal,
-    _by_deletion,
     _by_job_deadline,
     _by_transfer,
     _by_driver_failure,
@@ -264,4 +270,11 @@ RULES: tuple[Rule, ...] = (
     _by_clock,
     _by_image,
     _by_running,
+)
+RULES_OF_A_DELETED_JOB: tuple[Rule, ...] = (
+    # How its pod ends says nothing any more: the deletion killed it.
+    _by_seqera_success,
+    _by_seqera_failure,
+    _by_refusal,
+    _by_deletion,
 )

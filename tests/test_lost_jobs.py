@@ -1,0 +1,100 @@
+"""Jobs that leave our sight before we let go of them: forced away, or their labels edited."""
+
+from typing import Any
+
+import pytest
+from stage import JOB, Stage, stage
+
+from pyvatti.labels import COMPONENT, INSTANCE, MANAGED_BY
+from pyvatti.sandbox.kube.resources import JOBS
+
+BASE = JOB.lower()
+HERE = (JOBS, "intervene-dev", BASE)
+
+
+def force_away(on: Stage, propagation: str) -> None:
+    """Delete the Job and strip its finalizers, as an impatient operator does."""
+
+    def strip(job: dict[str, Any]) -> None:
+        job["metadata"]["finalizers"] = []
+
+    on.world.kube.store.delete(*HERE, propagation=propagation)
+    on.world.kube.store.mutate(*HERE, strip)
+
+
+@pytest.mark.parametrize("propagation", ["Background", "Orphan"])
+@pytest.mark.parametrize("at", ["Requested", "Created", "Deployed"])
+async def test_a_job_forced_away_is_cleaned_up_and_told_once(at: str, propagation: str):
+    more = {"BUCKET_INTERVAL": "1"} if at == "Requested" else {}
+    async with stage("slow", speed=40.0 if at == "Deployed" else 10.0, **more) as on:
+        await on.launch()
+        await on.until_state(at)
+
+        force_away(on, propagation)
+
+        shown = await on.until_finished()
+        assert (shown["state"], shown["verdict"]["reason"]) == ("Failed", "Cancelled")
+        assert on.told() == (["deployed", "failed"] if at == "Deployed" else ["failed"])
+        assert on.leftovers() == []
+
+
+async def test_what_the_backend_was_not_told_of_a_job_forced_away_is_told_later():
+    async with stage() as on:
+        on.world.backend.faults.add("PATCH", "/status", "status", status=503, count=None)
+        await on.launch()
+        await on.until_state("Succeeded")
+
+        force_away(on, "Background")
+        await on.until(lambda: BASE not in on.world.objects("Job"), "the Job is gone")
+        on.world.backend.faults.clear()
+
+        shown = await on.until_finished()
+        assert shown["state"] == "Succeeded"
+        assert on.told() == ["succeeded"]
+        assert on.world.storage.leftovers() != []  # the results
+
+
+@pytest.mark.parametrize("key", [MANAGED_BY, INSTANCE, COMPONENT])
+@pytest.mark.parametrize("value", ["somebody", None])
+async def test_a_job_whose_labels_were_edited_is_followed_to_its_end(key: str, value: str | None):
+    async with stage("slow", speed=40.0) as on:
+
+        def edit(job: dict[str, Any]) -> None:
+            job["metadata"]["labels"].pop(key)
+            if value is not None:
+                job["metadata"]["labels"][key] = value
+
+        await on.launch()
+        await on.until_state("Deployed")
+        before = on.world.kube.store.get(*HERE)["metadata"]["labels"]
+
+        on.world.kube.store.mutate(*HERE, edit)
+        await on.until(
+            lambda: on.world.kube.store.get(*HERE)["metadata"]["labels"] == before, "it is mended"
+        )
+
+        shown = await on.until_finished()
+        assert shown["state"] == "Succeeded"
+        assert on.told() == ["deployed", "succeeded"]
+
+
+async def test_a_job_that_cannot_be_looked_up_is_not_believed_to_be_gone():
+    async with stage("slow", speed=40.0) as on:
+        await on.launch()
+        await on.until_state("Deployed")
+        on.world.kube.faults.add("GET", f"/jobs/{BASE}", "status", status=500, count=None)
+
+        def edit(job: dict[str, Any]) -> None:
+            job["metadata"]["labels"][MANAGED_BY] = "somebody"
+
+        on.world.kube.store.mutate(*HERE, edit)
+        asked = len([item for item in on.world.kube.requests if item.status == 500])
+        await on.until(
+            lambda: len([item for item in on.world.kube.requests if item.status == 500]) > asked,
+            "it is looked for",
+        )
+
+        assert BASE in on.world.objects("Job")
+        assert len(on.world.storage.buckets) == 2
+        on.world.kube.faults.clear()
+        assert (await on.until_finished())["state"] == "Succeeded"
