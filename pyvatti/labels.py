@@ -66,11 +66,13 @@ FOREGROUND = "foregroundDeletion"
 def owner_uid(manifest: Mapping[str, Any]) -> str:
     """Give the uid of the Job an object of ours belongs to, also after its owner was stripped.
 
-    Needs `{"metadata": {"labels": {job-uid}}}` or `{"metadata": {"ownerReferences": [{"uid"}]}}`.
+    Needs `{"metadata": {"ownerReferences": [{"uid"}]}}` or `{"metadata": {"labels": {job-uid}}}`
+    or, of a Pod, `{"metadata": {"labels": {controller-uid}}}`.
     """
     metadata = manifest["metadata"]
+    marks = metadata.get("labels") or {}
     owners = [owner["uid"] for owner in metadata.get("ownerReferences") or ()]
-    return str(owners[0] if owners else (metadata.get("labels") or {}).get(JOB_UID, ""))
+    return str(owners[0] if owners else marks.get(JOB_UID) or marks.get(CONTROLLER_UID, ""))
 
 
 def identity(instance: str, component: str) -> dict[str, str]:

@@ -49,6 +49,12 @@ class Stage:
     def __init__(self, running: Running) -> None:
         self.world, self.client, self.url = running.world, running.client, running.url
 
+    async def until_ready(self) -> None:
+        """Wait until the service has read the cluster."""
+        async with asyncio.timeout(PATIENCE):
+            while (await self.client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(LOOK)
+
     async def launch(self, job_id: str = JOB) -> None:
         """Launch a job and insist on 201."""
         answer = await self.client.post("/launch", json=launch_body(job_id))

@@ -1,9 +1,18 @@
 """Leftovers: what the sweeper finds and removes, and everything it must leave alone."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
-from stage import JOB, Stage, stage
+from httpx import AsyncClient
+from stage import FAST, JOB, Stage, stage
+
+from pyvatti.demo import Running, serve_in_loop
+from pyvatti.sandbox.driver_plans import PLANS, by_job
+from pyvatti.sandbox.kube.resources import JOBS, PODS, SECRETS
+from pyvatti.sandbox.world import World
+from pyvatti.settings import Settings
 
 SWEEPING = {"SWEEP_INTERVAL": "0.3"}
 LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
@@ -114,3 +123,102 @@ async def test_an_expired_record_goes_with_its_results():
         await on.until(lambda: record not in on.world.objects("ConfigMap"), "the record is removed")
 
         assert (await on.client.get(f"/jobs/{JOB}")).status_code == 404
+
+
+def strip(manifest: dict[str, Any]) -> None:
+    """Make an object as an Orphan deletion leaves it, two hours later."""
+    manifest["metadata"].pop("ownerReferences", None)
+    manifest["metadata"]["creationTimestamp"] = f"{LONG_AGO:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def plant_secret(on: Stage, name: str = "intp00000000777", **changes: str) -> None:
+    """Put a Secret into the cluster whose Job is gone."""
+    secret = {
+        "metadata": {
+            "name": name,
+            "labels": {
+                "app.kubernetes.io/managed-by": "pyvatti",
+                "app.kubernetes.io/instance": "pyvatti",
+                "app.kubernetes.io/component": "driver",
+                "hattivatti.geneticscores.org/job-id": "intp00000000777",
+                "hattivatti.geneticscores.org/job-uid": OURS["job-uid"],
+            }
+            | changes,
+        },
+        "data": {"tower-token": "c2VjcmV0"},
+    }
+    on.world.kube.store.create(SECRETS, "intervene-dev", secret)
+    on.world.kube.store.mutate(SECRETS, "intervene-dev", name, strip)
+
+
+async def test_a_secret_of_ours_without_job_is_removed_and_never_read():
+    async with stage(**SWEEPING) as on:
+        plant_secret(on)
+
+        await on.until(lambda: on.world.objects("Secret") == [], "it is removed")
+
+        read = [item for item in on.world.kube.requests if item.resource == "secrets"]
+        assert {item.verb for item in read} == {"list", "delete"}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param({"app.kubernetes.io/managed-by": "somebody"}, id="somebody else's"),
+        pytest.param({"app.kubernetes.io/instance": "other"}, id="of another installation"),
+        pytest.param({"hattivatti.geneticscores.org/job-uid": ""}, id="without the uid of a job"),
+    ],
+)
+async def test_a_secret_that_is_not_ours_stays_whatever_its_name(labels: dict[str, str]):
+    async with stage(**SWEEPING) as on:
+        plant_secret(on, **labels)
+
+        await sweeps(on)
+
+        assert on.world.objects("Secret") == ["intp00000000777"]
+
+
+async def test_secrets_and_pods_of_a_live_job_stay():
+    async with stage("slow", **SWEEPING) as on:
+        await on.launch()
+        await on.until_state("Created")
+        await on.until(lambda: on.world.objects("Pod") != [], "its pod is there")
+        for kind in (SECRETS, PODS):
+            for name in on.world.objects(kind.kind):
+                on.world.kube.store.mutate(kind, "intervene-dev", name, strip)
+
+        await sweeps(on)
+
+        assert JOB.lower() in on.world.objects("Secret")
+        assert len(on.world.objects("Pod")) == 1
+
+
+async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_path: Path):
+    async with World(plans=by_job({}, PLANS["slow"]), speed=20.0) as world:
+        settings = Settings.model_validate(
+            {
+                name.lower(): value
+                for name, value in (world.environment(tmp_path) | FAST | SWEEPING).items()
+            }
+        )
+        async with serve_in_loop(settings) as url, AsyncClient(base_url=url) as client:
+            on = Stage(Running(world, url, client))
+            await on.until_ready()
+            await on.launch()
+            await on.until_state("Created")
+        world.kube.store.mutate(
+            JOBS,
+            "intervene-dev",
+            JOB.lower(),
+            lambda job: job["metadata"]["labels"].pop("app.kubernetes.io/managed-by"),
+        )
+
+        async with serve_in_loop(settings) as url, AsyncClient(base_url=url) as client:
+            on = Stage(Running(world, url, client))
+            await on.until_ready()
+            unseen = await client.get(f"/jobs/{JOB}")
+            shown = await on.until_finished()
+
+        assert unseen.status_code == 404
+        assert shown["state"] == "Succeeded"
+        assert on.told()[-1] == "succeeded"

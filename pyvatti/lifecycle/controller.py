@@ -20,11 +20,10 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.sweeper import Sweeper
 from pyvatti.models import Job, Notice, State
-from pyvatti.policy import Slots
+from pyvatti.policy import Slots, most_released
 
 log = structlog.get_logger(__name__)
 
-UNLIMITED = 10**9
 BEAT = 5.0  # seconds between two signs of life of the acting loop
 
 
@@ -134,8 +133,7 @@ class Controller:
 
     def _admitted_now(self) -> AbstractSet[str]:
         if self._admitted is None:
-            settings = self._doors.settings
-            limit = UNLIMITED if settings.kueue_queue else settings.max_concurrent_jobs
+            limit = most_released(self._doors.settings)
             self._admitted = self._slots.admitted(limit, self._is_resting)
         return self._admitted
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from pyvatti.kube import Elector
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import State
-from pyvatti.policy import Observed, admit, waiting_for
+from pyvatti.policy import Observed, admit, most_released, waiting_for
 from pyvatti.telemetry import metrics
 
 PERIOD = 5.0  # seconds
@@ -28,7 +28,7 @@ def _count_jobs(doors: Doors) -> None:
     states = Counter(job.state for job in jobs)
     for state in State:
         metrics.jobs.labels(state.value).set(states[state])
-    admitted = admit(jobs, doors.settings.max_concurrent_jobs)
+    admitted = admit(jobs, most_released(doors.settings))
     waits = Counter(
         waiting.on
         for job in jobs

@@ -17,7 +17,7 @@ NEEDED: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     (JOBS, "", ("create", "delete", "get", "list", "patch", "watch")),
     (PODS, "", ("delete", "list", "watch")),
     (PODS, "log", ("get",)),
-    (SECRETS, "", ("create", "delete", "get")),
+    (SECRETS, "", ("create", "delete", "get", "list")),
     (CONFIGMAPS, "", ("create", "delete", "get", "list", "patch")),
     (EVENTS, "", ("create", "list")),
     (LEASES, "", ("create", "get", "update")),

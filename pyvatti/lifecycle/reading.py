@@ -15,7 +15,7 @@ from pyvatti.jobs import names_for, read_time
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import ClusterEvent, Job, Notice, Record, Removal, State, Verdict, Waiting
-from pyvatti.policy import Observed, admit, waiting_for
+from pyvatti.policy import Observed, admit, most_released, waiting_for
 from pyvatti.policy.deciding import NO_POD_PATIENCE
 
 PAGE_SECONDS = 1.8  # a caller waits at most 2 s; a page of records takes a fraction of that
@@ -124,12 +124,8 @@ class Reader:
         )
 
     def _observed(self, job: Job) -> Observed:
-        cache, settings = self._doors.cache, self._doors.settings
-        admitted = (
-            frozenset({job.names.base})
-            if settings.kueue_queue
-            else admit(cache.jobs(), settings.max_concurrent_jobs)
-        )
+        cache = self._doors.cache
+        admitted = admit(cache.jobs(), most_released(self._doors.settings))
         return Observed(
             job=job,
             pods=cache.pods(job.uid),

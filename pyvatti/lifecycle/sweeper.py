@@ -1,4 +1,4 @@
-"""Looks for leftovers that carry our labels and belong to no live Job, and deletes expired records.
+"""Looks for leftovers: buckets without a live Job, expired records, and what `orphans` finds.
 
 Deletes only what it owns by label and whose Job the API server itself says does not exist; a failed
 look-up deletes nothing.
@@ -16,17 +16,15 @@ import structlog
 from pyvatti import labels
 from pyvatti.errors import NotOurs, PyvattiError
 from pyvatti.jobs import names_for, read_time
-from pyvatti.kube import CONFIGMAPS, JOBS
+from pyvatti.kube import CONFIGMAPS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.orphans import Orphans, is_old
 from pyvatti.models import State
 from pyvatti.storage import BucketInfo
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
-
-LEAST_AGE = timedelta(hours=1)
-"""How old a bucket without a Job must be: a launch under way is younger."""
 
 
 class Sweeper:
@@ -34,6 +32,7 @@ class Sweeper:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
+        self._orphans = Orphans(doors)
 
     async def run(self) -> NoReturn:
         """Sweep until cancelled; a failed sweep is made again at the next interval."""
@@ -51,6 +50,7 @@ class Sweeper:
     async def sweep(self) -> None:
         """Remove every leftover there is now."""
         await self._sweep_records()
+        await self._orphans.sweep()
         prefix = f"{self._doors.settings.namespace}-"
         for bucket in await self._doors.storage.list_buckets(prefix):
             if self._carries_our_labels(bucket) and await self._is_orphan(bucket):
@@ -66,14 +66,12 @@ class Sweeper:
         )
 
     async def _is_orphan(self, bucket: BucketInfo) -> bool:
-        """Tell whether no live Job and no record of a success claims the bucket."""
-        now = self._doors.clock()
-        if bucket.created_at is None or now < bucket.created_at + LEAST_AGE:
-            return False
+        """Tell whether no live Job, no Pod and no record of a success claims the bucket."""
         names = names_for(bucket.labels[labels.BUCKET_JOB_ID], self._doors.settings.namespace)
         uid = bucket.labels[labels.BUCKET_JOB_UID]
-        job = await self._doors.kube.get(JOBS, names.base)
-        if job is not None and job["metadata"]["uid"] == uid:
+        if not is_old(bucket.created_at, self._doors.clock()) or self._doors.cache.pods(uid):
+            return False
+        if not await self._orphans.is_gone(names.base, uid):
             return False
         record = await records.find(self._doors.kube, names)
         claimed = (

@@ -4,7 +4,7 @@ No I/O, no clock, no memory: the same arguments give the same answer. Gathering 
 """
 
 from pyvatti.policy.actions import Action
-from pyvatti.policy.admission import Slots, admit
+from pyvatti.policy.admission import Slots, admit, most_released
 from pyvatti.policy.deciding import decide, wake_times
 from pyvatti.policy.judging import judge
 from pyvatti.policy.observed import Observed, Progress
@@ -18,6 +18,7 @@ __all__ = [
     "admit",
     "decide",
     "judge",
+    "most_released",
     "waiting_for",
     "wake_times",
 ]

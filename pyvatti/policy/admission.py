@@ -6,6 +6,9 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 
 from pyvatti.models import Job, State
+from pyvatti.settings import Settings
+
+UNLIMITED = 10**9
 
 
 def holds_slot(job: Job) -> bool:
@@ -47,6 +50,11 @@ class Slots:
         return frozenset(
             heapq.nsmallest(free, queued, key=lambda base: (is_resting(base), queued[base], base))
         )
+
+
+def most_released(settings: Settings) -> int:
+    """Give how many jobs may be released at a time; with Kueue, that is Kueue's to decide."""
+    return UNLIMITED if settings.kueue_queue else settings.max_concurrent_jobs
 
 
 def admit(jobs: Iterable[Job], limit: int, resting: frozenset[str] = frozenset()) -> frozenset[str]:
