@@ -48,7 +48,7 @@ QUICK = Limits(
 )
 BOOKMARK_SECONDS = 0.3
 SPEED = 20.0
-RUNS = Plan(run_seconds=10.0)  # seconds, divided by the speed: long enough to be seen running
+RUNS = Plan(run_seconds=40.0)  # seconds, divided by the speed: long enough to be seen running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
