@@ -219,6 +219,15 @@ class Names:
         return f"{self.base}-transfer"
 
     @property
+    def transfer_folder(self) -> str:
+        """Folder of the work bucket in which the transfer alone works: Nextflow stages files there.
+
+        Nextflow copies local input files of remote tasks to its work directory; here those are the
+        transfer's credentials and the key, and beside them stand second copies of the genomes.
+        """
+        return "work/transfer"
+
+    @property
     def record(self) -> str:
         """Name of the ConfigMap that survives the job."""
         return f"{self.base}-record"

@@ -78,9 +78,14 @@ ROWS = [
     ("an image pull under way needs nothing",
      seen(job(), pod(), progress=replace(ACCEPTED, transfer_made=True)), 1, []),
     ("the transfer's credentials go when the main container runs",
-     seen(job(), running(), run=run(RunStatus.SUBMITTED)), 1, [act.DeleteTransferSecret()]),
-    ("they go only once",
-     seen(job(), running(), progress=replace(ACCEPTED, transfer_gone=True)), 1, []),
+     seen(job(), running(), run=run(RunStatus.SUBMITTED)), 1,
+     [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
+    ("so do the copies that the transfer left in the work bucket",
+     seen(job(), running(), progress=replace(ACCEPTED, transfer_gone=True)), 1,
+     [act.RemoveStagedFiles()]),
+    ("both go only once",
+     seen(job(), running(), progress=replace(ACCEPTED, transfer_gone=True, staged_gone=True)), 1,
+     []),
     ("a transfer that ended well keeps them until the main container runs",
      seen(job(), pod(init_end=ended(INIT_CONTAINER, 0))), 1, []),
     ("an ended driver makes Seqera be asked at once",
@@ -267,6 +272,8 @@ def perform(world: Observed, step: act.Action) -> Observed:  # noqa: C901, PLR09
             of = replace(of, witness=kept)
         case act.DeleteTransferSecret():
             done = replace(done, transfer_gone=True)
+        case act.RemoveStagedFiles():
+            done = replace(done, staged_gone=True)
         case act.Enter(verdict=verdict):
             assert not of.state.is_terminal or verdict.state is of.state
             entered = of.transitions | {verdict.state: T0}

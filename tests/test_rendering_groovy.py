@@ -94,8 +94,10 @@ def test_fault_08_configurations_with_any_text_say_the_same_to_groovy(tmp_path):
     read = read_groovy(tmp_path, texts)
 
     for at, case in enumerate(cases):
-        for config in read[2 * at : 2 * at + 2]:
-            assert config["workDir"] == f"gs://{case['work']}/work"
+        for config, folder in zip(
+            read[2 * at : 2 * at + 2], ("work/transfer", "work"), strict=True
+        ):
+            assert config["workDir"] == f"gs://{case['work']}/{folder}"
             assert config["google"]["project"] == case["gcp_project"]
             assert config["google"]["location"] == case["gcp_location"]
             assert config["google"]["batch"]["serviceAccountEmail"] == case["batch_service_account"]
@@ -122,7 +124,7 @@ def test_fault_46_groovy_reads_the_configurations_as_meant(tmp_path):
     }
     work = "gs://intervene-dev-intp00000000513-work/work"
     assert transfer == {
-        "workDir": work,
+        "workDir": f"{work}/transfer",
         "process": {
             "executor": "google-batch",
             "errorStrategy": "retry",

@@ -265,3 +265,35 @@ async def test_bucket_that_vanishes_while_it_is_emptied_is_gone():
 
         assert deletion.result().objects == 0
         assert deletion.result().proven_absent_at is not None
+
+
+async def test_a_folder_is_removed_and_counted_and_all_else_stays():
+    async with joined() as (door, service):
+        await create_work(door)
+        for name in ("data/a", "work/ab/1", "work/transferred", "work/transfer/stage-1/key.json"):
+            service.put_object(WORK, name, b"acgt")
+
+        removal = await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+        again = await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+
+        assert sorted(service.buckets[WORK].objects) == ["data/a", "work/ab/1", "work/transferred"]
+        assert (removal.resource, removal.objects, removal.bytes) == (
+            f"bucket/{WORK}/work/transfer",
+            1,
+            4,
+        )
+        assert again.objects == 0
+        assert service.counters["buckets.delete"] == 0
+
+
+async def test_a_folder_of_a_bucket_that_is_not_ours_or_missing_is_left_alone():
+    async with joined() as (door, service):
+        missing = await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+        await create_work(door)
+        service.put_object(WORK, "work/transfer/x", b"1")
+
+        with pytest.raises(NotOurs):
+            await door.remove_folder(WORK, "work/transfer", job_uid=OTHER_UID)
+
+        assert missing.objects == 0
+        assert list(service.buckets[WORK].objects) == ["work/transfer/x"]

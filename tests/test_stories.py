@@ -453,6 +453,22 @@ async def test_the_credentials_of_the_transfer_are_gone_while_the_calculation_ru
         await on.until(lambda: on.world.objects("Secret") == [BASE], "they are deleted")
 
 
+async def test_what_the_transfer_staged_in_the_work_bucket_is_gone_while_the_calculation_runs():
+    async with stage("slow", speed=40.0) as on:
+
+        def staged() -> list[str]:
+            return [name for name in on.world.storage.leftovers() if "/stage-" in name]
+
+        await on.launch()
+        await on.until(lambda: any("application.properties" in name for name in staged()), "staged")
+        await on.until_state("Deployed")
+
+        await on.until(lambda: staged() == [], "they are deleted")
+
+        assert BASE in on.world.objects("Job")
+        assert any("/data/" in name for name in on.world.storage.leftovers())
+
+
 async def test_fault_45_no_secret_is_in_any_object_but_secrets():
     values = ["sandbox-globus-secret", "sandbox-key-password", "c2FuZGJveDprZXloYW5kbGVy"]
     async with stage("slow", speed=40.0) as on:

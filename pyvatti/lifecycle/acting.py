@@ -118,6 +118,8 @@ class Hands:
                     self._note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
                 gone = self._gone(f"secret/{job.names.transfer_secret}")
                 return replace(done, transfer_gone=True, removals=(*done.removals, gone))
+            case act.RemoveStagedFiles():
+                return await self._remove_staged_files(job, done)
             case act.Enter():
                 await self._enter(job, step)
             case act.StopJob() if job.presence is Presence.GONE:
@@ -337,6 +339,18 @@ class Hands:
             )
             for resource in found
         )
+
+    async def _remove_staged_files(self, job: Job, done: Progress) -> Progress:
+        names = job.names
+        try:
+            removal = await self._doors.storage.remove_folder(
+                names.work_bucket, names.transfer_folder, job_uid=job.uid
+            )
+        except NotOurs:  # somebody edited its labels
+            log.warning("bucket is not ours, staged files stay", bucket=names.work_bucket)
+            return replace(done, staged_gone=True)
+        log.info("staged files removed", folder=removal.resource, objects=removal.objects)
+        return replace(done, staged_gone=True, removals=(*done.removals, removal))
 
     async def _remove_bucket(self, job: Job, name: str, done: Progress) -> Progress:
         storage = self._doors.storage

@@ -71,6 +71,11 @@ class DeleteTransferSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveStagedFiles:
+    """Delete what the transfer left in its folder of the work bucket: credentials, genomes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Enter:
     """Enter the state of a verdict and put its event into the outbox, in one write."""
 
@@ -123,6 +128,7 @@ Action: TypeAlias = (
     | LookForReport
     | KeepWitness
     | DeleteTransferSecret
+    | RemoveStagedFiles
     | Enter
     | StopJob
     | RemoveStrays

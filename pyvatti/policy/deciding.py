@@ -81,7 +81,7 @@ def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Actio
         steps.append(act.DeleteTransferSecret())
     look = last_look(seen, now, settings)
     if look is None:
-        return steps + _repair(job)
+        return steps + _repair(job) + _remove_staged_files(seen)
     if not is_asked_since(seen, look):
         return [*steps, act.AskSeqera()]
     if job.witness is None and pod is not None and (pod.main_end or pod.init_end):
@@ -101,6 +101,13 @@ def needs_no_credentials(seen: Observed) -> bool:
         return False
     failed_init = pod.init_end is not None and pod.init_end.exit_code != 0
     return pod.main_running or pod.main_end is not None or failed_init
+
+
+def _remove_staged_files(seen: Observed) -> list[act.Action]:
+    """Come last: Cloud Storage may fail for a time, and the job is followed meanwhile."""
+    pod = seen.pod
+    over = pod is not None and pod.main_running and not seen.progress.staged_gone
+    return [act.RemoveStagedFiles()] if over else []
 
 
 def _repair(job: Job) -> list[act.Action]:

@@ -18,6 +18,7 @@ class Progress:
     buckets: frozenset[str] = frozenset()  # made, or found to be made by this very job
     transfer_made: bool = False
     transfer_gone: bool = False
+    staged_gone: bool = False  # the transfer's folder of the work bucket was emptied
     stop_sent: bool = False  # a Foreground deletion of ours was accepted
     strays_gone: bool = False  # no pod and no Secret was left without its owner
     removals: tuple[Removal, ...] = ()  # buckets proven absent

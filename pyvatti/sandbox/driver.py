@@ -153,6 +153,7 @@ class _Driver:
             raise ValueError("input must be an object with files")  # noqa: TRY004 - a bad launch
         self.log(f"Launching `gdp-public/globflow` for {len(wanted['files'])} files")
         await self._write_work(launch)
+        await self._stage_files(launch)
         await self._nap(self.plan.transfer_seconds)
         for line in self.plan.transfer_log:
             self.log(line)
@@ -320,6 +321,14 @@ class _Driver:
         folder = f"{work_dir(launch)}/{uuid4().hex[:2]}/{uuid4().hex[2:]}"
         for name in (".command.run", ".command.sh", ".command.log", ".exitcode"):
             await self.wire.put_object(self.storage, f"{folder}/{name}", b"stand-in\n")
+
+    async def _stage_files(self, launch: Launch) -> None:
+        """Copy local input files to the work folder, as Nextflow does for remote tasks."""
+        folder = f"{work_dir(launch)}/stage-{uuid4()}"
+        for path in launch.params.values():
+            if path in self.container.files:
+                name = f"{folder}/{uuid4().hex[:2]}/{uuid4().hex[2:]}/{path.rpartition('/')[2]}"
+                await self.wire.put_object(self.storage, name, self.container.files[path])
 
     async def _write_results(self, launch: Launch) -> None:
         outdir = str(launch.params["outdir"])

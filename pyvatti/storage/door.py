@@ -113,6 +113,25 @@ class Storage:
         await self._empty(seen, job_uid)
         return True
 
+    async def remove_folder(self, name: str, folder: str, *, job_uid: str) -> Removal:
+        """Delete all objects below a folder of this job's bucket; a missing bucket has none.
+
+        Raises as delete_bucket; makes no bucket call that needs a turn of the limiter.
+        """
+        place = f"{name}/{folder}"
+        seen = await self._get(name)
+        if seen is not None:
+            await self._empty(seen, job_uid, f"{folder}/")
+        tally = self._tallies.pop((place, job_uid), Tally())
+        now = datetime.now(UTC)
+        return Removal(
+            resource=f"bucket/{place}",
+            removed_at=now,
+            objects=tally.objects,
+            bytes=tally.size,
+            proven_absent_at=now,  # emptying ends with an empty listing
+        )
+
     async def delete_bucket(self, name: str, *, job_uid: str) -> Removal:
         """Empty and delete the bucket of this job and prove its absence; missing is done.
 
@@ -171,11 +190,12 @@ class Storage:
                 raise
             raise NotOurs(f"bucket {name}: the name belongs to somebody else") from exc
 
-    async def _empty(self, seen: Seen, job_uid: str) -> None:
+    async def _empty(self, seen: Seen, job_uid: str, prefix: str = "") -> None:
         _require_ours(seen, job_uid)
         await self._stop_keeping(seen)
-        tally = self._tallies.setdefault((seen.name, job_uid), Tally())
-        await self._emptier.empty(seen.name, tally)
+        place = f"{seen.name}/{prefix}".rstrip("/")
+        tally = self._tallies.setdefault((place, job_uid), Tally())
+        await self._emptier.empty(seen.name, tally, prefix)
 
     async def _stop_keeping(self, seen: Seen) -> None:
         """Turn soft delete off where somebody turned it on, or deleted objects would stay."""

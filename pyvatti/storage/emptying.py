@@ -54,25 +54,27 @@ class Emptier:
         self._calls = calls
         self._timeout = calls.timeout
 
-    async def empty(self, bucket: str, tally: Tally) -> None:
-        """Delete until a listing of all versions is empty, adding to the tally.
+    async def empty(self, bucket: str, tally: Tally, prefix: str = "") -> None:
+        """Delete what begins with `prefix` until a listing of all versions is empty; count it.
 
         Raises Denied if an object may not be deleted (hold, retention, permission), after all
         others are gone; Unavailable if the server fails or somebody keeps writing.
         """
         for _ in range(ROUNDS):
-            if not await self._pass(bucket, tally):
+            if not await self._pass(bucket, tally, prefix):
                 tally.settle()
                 return
         raise Unavailable(f"bucket {bucket}: somebody keeps writing into it")
 
-    async def _pass(self, bucket: str, tally: Tally) -> int:
+    async def _pass(self, bucket: str, tally: Tally, prefix: str) -> int:
         """Delete all that one listing shows and give its length."""
         found = 0
         failure: PyvattiError | None = None
         token: str | None = ""
         while token is not None:
-            list_page = partial(_list_page, bucket=bucket, token=token, timeout=self._timeout)
+            list_page = partial(
+                _list_page, bucket=bucket, prefix=prefix, token=token, timeout=self._timeout
+            )
             versions, token = await self._calls.patiently(f"list {bucket}", list_page)
             found += len(versions)
             failure = await self._delete(bucket, versions, tally) or failure
@@ -141,11 +143,12 @@ def _settle(
 
 
 def _list_page(
-    client: Any, *, bucket: str, token: str, timeout: tuple[float, float]
+    client: Any, *, bucket: str, prefix: str, token: str, timeout: tuple[float, float]
 ) -> tuple[list[Version], str | None]:
     """List one page of all versions and the token of the next; a missing bucket is empty."""
     iterator = client.list_blobs(
         bucket,
+        prefix=prefix or None,
         versions=True,
         fields="items(name,generation,size),nextPageToken",
         page_size=PAGE,
