@@ -1,4 +1,4 @@
-"""The only door to Seqera Platform: one list pass for all runs, cancel, a check at start-up.
+"""The only door to Seqera Platform: one list pass for all runs, single runs, a check at start-up.
 
 What a status means for a job is the policy's; how often to ask is the lifecycle's.
 Source: seqeralabs/terraform-provider-seqera `specs/seqera-api-cloud.yaml` (API 1.187.0).
@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import structlog
 
 from pyvatti.errors import Unavailable, trim
 from pyvatti.models import Run, RunStatus
-from pyvatti.rest import Response, Rest, Timeouts, is_success
+from pyvatti.rest import Response, Rest, Timeouts
 from pyvatti.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -97,27 +96,12 @@ class Seqera:
             self._read(row, search)
         return None if more else search.found.get(name)
 
-    async def cancel(self, run: Run) -> None:
-        """Mark a run as cancelled. Best effort: a refusal is logged only.
-
-        Seqera cannot reach our driver, so without `force` it would refuse.
-        """
-        if run.workflow_id is None:
-            return
-        path = f"/workflow/{quote(run.workflow_id, safe='')}/cancel"
-        try:
-            response = await self._call("POST", path, {"force": "true"}, body=b"{}")
-        except Unavailable as error:
-            log.info("run not cancelled in seqera", run=run.name, error=str(error))
-            return
-        if not is_success(response.status):
-            log.info("run not cancelled in seqera", run=run.name, error=response.text)
-
     async def check(self) -> None:
-        """Ask who the token belongs to. Raises Denied or Unavailable."""
-        response = await self._call("GET", "/user-info")
-        if "user" not in _object(response, "GET /user-info"):
-            raise Unavailable("GET /user-info answered no user: is TOWER_API_URL the API?")
+        """Ask for one row, as each pass will: token, workspace and address are wrong or right.
+
+        Raises Denied or Unavailable.
+        """
+        await self._page(0, most=1)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -138,18 +122,20 @@ class Seqera:
             method, path, query={**self._query, **(query or {})}, body=body
         )
 
-    async def _page(self, offset: int, **search: str) -> tuple[list[Any], bool]:
+    async def _page(
+        self, offset: int, *, most: int = PAGE, **search: str
+    ) -> tuple[list[Any], bool]:
         """Read {"workflows": [..], "hasMore"?}; give its rows and whether there may be more.
 
         `totalSize` is null unless asked for and says nothing. A server may give more rows than
         asked for; fewer are the last ones unless it says that it has more.
         """
-        response = await self._call("GET", "/workflow", {"max": PAGE, "offset": offset, **search})
+        response = await self._call("GET", "/workflow", {"max": most, "offset": offset, **search})
         answer = _object(response, "GET /workflow")
         rows, more = answer.get("workflows"), answer.get("hasMore")
         if not isinstance(rows, list):
             raise Unavailable("GET /workflow answered no list of workflows")
-        return rows, bool(rows) and (more if isinstance(more, bool) else len(rows) >= PAGE)
+        return rows, bool(rows) and (more if isinstance(more, bool) else len(rows) >= most)
 
     def _read(self, element: Any, search: "_Search") -> datetime | None:
         """Take what matters from {"workflow": {..}} and give the time of submission."""

@@ -146,3 +146,12 @@ async def test_a_run_whose_name_only_begins_alike_is_not_found():
         run = it.follower.run_of("dev-intp7")
         assert run is not None
         assert run.status is RunStatus.RUNNING
+
+
+async def test_a_wrong_token_is_noticed_before_the_first_job():
+    async with following(0) as it:
+        async with asyncio.timeout(5):
+            while not it.stand_in.requests:
+                await asyncio.sleep(0.01)
+
+        assert it.calls("/workflow?workspaceId=7&max=1&") == 1

@@ -69,6 +69,7 @@ class RunFollower:
 
     async def follow(self) -> None:
         """Make passes until cancelled."""
+        await self._check()
         loop = asyncio.get_running_loop()
         due = loop.time() + self._interval
         while True:
@@ -81,6 +82,13 @@ class RunFollower:
                 await self._pass()
                 due = loop.time() + self._interval
             await asyncio.sleep(LEAST_PAUSE)
+
+    async def _check(self) -> None:
+        """Say at once, not at the first job, that token, workspace or address are wrong."""
+        try:
+            await self._seqera.check()
+        except PyvattiError as error:
+            self._report_failure(error, self._clock())
 
     async def _look_up(self, asking: set[str]) -> bool:
         """Ask for single runs; tell whether that was better than a pass and found them all."""

@@ -62,7 +62,8 @@ def _said_by_cluster(text: str, at: datetime) -> Evidence:
 
 def _said_by_seqera(run: Run) -> Evidence:
     exit_status = "" if run.exit_status is None else f", exitStatus {run.exit_status}"
-    said = f"run {run.name} is {run.raw_status or run.status}{exit_status}"
+    known_as = f" ({run.workflow_id})" if run.workflow_id else ""
+    said = f"run {run.name}{known_as} is {run.raw_status or run.status}{exit_status}"
     return Evidence(witness=Witness.SEQERA, said=said, at=run.seen_at)
 
 
