@@ -501,7 +501,7 @@ async def test_describe_tells_the_story_by_events_on_the_job():
 
 
 async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_proven():
-    async with stage() as on:
+    async with stage("slow", speed=40.0) as on:
         await on.launch()
         live = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
         await on.until_finished()
@@ -514,6 +514,7 @@ async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_pro
             f"secret/{BASE}",
             f"secret/{BASE}-transfer",
             f"pods/{BASE}",
+            f"bucket/{WORK}/work/transfer",
             f"bucket/{WORK}",
         }
         assert all(item["proven_absent_at"] for item in removed.values())

@@ -330,15 +330,15 @@ class Hands:
     def _proven(self, job: Job, done: Progress) -> tuple[Removal, ...]:
         """Add that the cluster was looked through and holds nothing of the job but the Job."""
         now, names = self._doors.clock(), job.names
-        noted = {removal.resource: removal for removal in done.removals}
-        found = [f"secret/{names.base}", f"secret/{names.transfer_secret}", f"pods/{names.base}"]
-        return tuple(
-            replace(
-                noted.get(resource) or Removal(resource=resource, removed_at=None),
-                proven_absent_at=now,
-            )
-            for resource in found
-        )
+        removals = {removal.resource: removal for removal in done.removals}
+        for name in (
+            f"secret/{names.base}",
+            f"secret/{names.transfer_secret}",
+            f"pods/{names.base}",
+        ):
+            known = removals.get(name) or Removal(resource=name, removed_at=None)
+            removals[name] = replace(known, proven_absent_at=now)
+        return tuple(removals.values())
 
     async def _remove_staged_files(self, job: Job, done: Progress) -> Progress:
         names = job.names
