@@ -28,6 +28,8 @@ from pyvatti.errors import (
 )
 from pyvatti.kube import JOBS, KubeClient
 from pyvatti.kube.credentials import Credentials
+from pyvatti.kube.generated import ApiClient, ApiException
+from pyvatti.kube.transport import proxy_for
 from pyvatti.settings import Settings
 
 # Configuration and credentials
@@ -100,6 +102,60 @@ async def test_proxy_of_the_environment_is_used_unless_it_says_otherwise(
                 await client.get(JOBS, "a")
 
     assert [request.path.rpartition("/")[2] for request in proxy.requests] == asked
+
+
+@pytest.mark.parametrize(
+    ("host", "exceptions", "direct"),
+    [
+        pytest.param("api.invalid", "", False, id="proxy"),
+        pytest.param("127.0.0.1", "", True, id="this machine by address"),
+        pytest.param("[::1]", "", True, id="this machine by IPv6 address"),
+        pytest.param("localhost", "", True, id="this machine by name"),
+        pytest.param("10.96.0.1", "example.org,10.96.0.0/12", True, id="network of the services"),
+        pytest.param("192.0.2.1", "10.96.0.0/12", False, id="another network"),
+        pytest.param("api.invalid", "10.96.0.0/12,nonsense/x", False, id="no network"),
+    ],
+)
+def test_exceptions_from_the_proxy_are_those_of_programs_in_go(
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    exceptions: str,
+    direct: bool,  # noqa: FBT001 - a row
+):
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    monkeypatch.setenv("no_proxy", exceptions)
+
+    found = proxy_for(f"https://{host}:6443")
+
+    assert found == (None if direct else "http://proxy.invalid:3128")
+
+
+async def test_token_that_no_header_can_carry_is_our_error(tmp_path: Path):
+    async with scripted(tmp_path, user={"token": "two\nlines"}, GET=[]) as (server, client):
+        with pytest.raises(Unavailable):
+            await client.get(JOBS, "a")
+
+    assert server.requests == []
+
+
+async def test_what_the_library_itself_raises_is_our_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(*_args: object, **_options: object) -> None:
+        raise ApiException(status=503, reason="as later versions of the library do")
+
+    async with scripted(tmp_path, GET=[]) as (_, client):
+        monkeypatch.setattr(ApiClient, "call_api", refuse)
+        with pytest.raises(Unavailable):
+            await client.get(JOBS, "a")
+
+
+async def test_certificates_of_older_clusters_are_taken(tmp_path: Path):
+    """Python 3.13 refuses authorities without a key identifier, which Go and 3.12 take."""
+    configuration = await Credentials(kubeconfig("https://x", tmp_path)).load()
+
+    assert configuration.disable_strict_ssl_verification
+    assert configuration.verify_ssl
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ building; its answers are read as bytes. Only its `call_api` and its session are
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -90,7 +91,7 @@ class Transport:
         """Load the configuration and make the client. Raises ConfigurationError."""
         configuration = await credentials.load()
         configuration.connection_pool_maxsize = limits.pool
-        configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
+        configuration.proxy = configuration.proxy or proxy_for(configuration.host)
         try:
             api = ApiClient(configuration)
             _own_session(api.rest_client)
@@ -235,12 +236,34 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def _proxy_for(url: str) -> str | None:
-    """Give the proxy the environment names for this URL."""
-    parts = urlsplit(url)
+def proxy_for(url: str) -> str | None:
+    """Give the proxy the environment names for this URL, None for a direct way.
+
+    The exceptions are those of programs in Go, for which a cluster's environment is written: this
+    machine always, and networks such as 10.96.0.0/12 in NO_PROXY.
+    """
+    parts, proxies = urlsplit(url), getproxies()
     if not parts.hostname or proxy_bypass(parts.hostname):
         return None
-    return getproxies().get(parts.scheme)
+    is_direct = _is_excepted(parts.hostname, proxies.get("no", ""))
+    return None if is_direct else proxies.get(parts.scheme)
+
+
+def _is_excepted(host: str, exceptions: str) -> bool:
+    """Whether this is our machine or in one of the networks, separated by commas."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if address.is_loopback:
+        return True
+    for part in exceptions.split(","):
+        with suppress(ValueError):  # a name
+            if address in ip_network(part.strip(), strict=False):
+                return True
+    return False
 
 
 def _own_session(rest_client: Any) -> None:
