@@ -1,102 +1,14 @@
-"""The real kubectl against the stand-in cluster: what an operator types must work."""
+"""The real kubectl reads the stand-in cluster: get, watch, describe, logs, wait, discovery."""
 
 import asyncio
 import json
-import os
 import shutil
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from kube_cluster import Sandbox
+from kubectl_calls import FAILING, JOB, PATIENCE, SECRET, SLEEPING, Kubectl, lines
 
+pytest_plugins = ("kubectl_fixtures",)
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-
-PATIENCE = 60  # seconds for one kubectl call
-
-JOB = """
-apiVersion: batch/v1
-kind: Job
-metadata:
-  name: hello
-  labels: {tier: one}
-  annotations: {note: first}
-spec:
-  backoffLimit: 0
-  template:
-    spec:
-      restartPolicy: Never
-      terminationGracePeriodSeconds: 1
-      containers:
-        - name: main
-          image: busybox
-          command: [sh, -c, "echo one; echo two; exit 0"]
-"""
-SLEEPING = JOB.replace("echo one; echo two; exit 0", "sleep 600")
-HELD = JOB.replace("  labels:", "  finalizers: [kubectl.test/hold]\n  labels:")
-FAILING = JOB.replace("exit 0", "exit 3")
-SECRET = """
-apiVersion: v1
-kind: Secret
-metadata:
-  name: credentials
-  labels: {tier: one}
-stringData: {password: secret}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a program answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Kubectl:
-    """The kubectl on PATH with a home and a configuration of its own."""
-
-    def __init__(self, sandbox: Sandbox, home: Path) -> None:
-        self.sandbox = sandbox
-        self.home = home
-        self.configuration = home / "config"
-        self.configuration.write_text(sandbox.kube.kubeconfig(), encoding="utf-8")
-
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            "kubectl",
-            f"--kubeconfig={self.configuration}",
-            f"--cache-dir={self.home / 'cache'}",
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
-        )
-
-    async def run(self, *arguments: str, stdin: str = "") -> Result:
-        process = await self.start(*arguments)
-        async with asyncio.timeout(PATIENCE):
-            out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return Result(process.returncode, out.decode(), err.decode())
-
-    async def ok(self, *arguments: str, stdin: str = "") -> str:
-        result = await self.run(*arguments, stdin=stdin)
-        assert result.code == 0, result
-        return result.out
-
-
-@pytest.fixture
-async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
-    async with Sandbox() as sandbox:
-        yield Kubectl(sandbox, tmp_path)
-
-
-def lines(text: str) -> list[list[str]]:
-    return [line.split() for line in text.splitlines()]
 
 
 async def test_get_prints_jobs_with_a_label_column(kubectl: Kubectl):
@@ -232,7 +144,16 @@ async def test_logs_are_printed_whole_and_tailed(kubectl: Kubectl):
     whole = await kubectl.ok("logs", "job/hello")
     tail = await kubectl.ok("logs", "job/hello", "-c", "main", "--tail=1")
 
+    chosen = await kubectl.ok(
+        "logs", "-l", "job-name=hello", "--all-containers", "--prefix", "--tail=1"
+    )
+    unknown = await kubectl.run("logs", "job/hello", "-c", "other")
+
     assert (whole, tail) == ("one\ntwo\n", "two\n")
+    assert chosen.startswith("[pod/hello-")
+    assert chosen.endswith("/main] two\n")
+    assert unknown.code == 1
+    assert "container other is not valid for pod" in unknown.err
 
 
 async def test_logs_are_followed_to_the_end(kubectl: Kubectl):
@@ -248,141 +169,15 @@ async def test_logs_are_followed_to_the_end(kubectl: Kubectl):
     assert text == "one\ntwo\n"
 
 
-async def test_apply_creates_then_changes_then_rests(kubectl: Kubectl):
-    created = await kubectl.ok("apply", "-f", "-", stdin=SECRET)
-    changed = await kubectl.ok("apply", "-f", "-", stdin=SECRET.replace("one", "two"))
-    rested = await kubectl.ok("apply", "-f", "-", stdin=SECRET.replace("one", "two"))
+async def test_events_are_printed_and_chosen(kubectl: Kubectl):
+    await kubectl.ok("create", "-f", "-", stdin=JOB)
+    await kubectl.ok("wait", "--for=condition=complete", "job/hello")
 
-    assert [text.split()[-1] for text in (created, changed, rested)] == [
-        "created",
-        "configured",
-        "configured",  # stringData is written again on every apply
-    ]
-    tier = await kubectl.ok(
-        "get", "secret", "credentials", "-o", "jsonpath={.metadata.labels.tier}"
-    )
-    assert tier == "two"
+    about = await kubectl.ok("events", "--for", "job/hello")
+    chosen = await kubectl.ok("get", "events", "--field-selector=reason=Completed", "--no-headers")
 
-
-async def test_apply_of_an_unchanged_job_rests(kubectl: Kubectl):
-    await kubectl.ok("apply", "-f", "-", stdin=SLEEPING)
-
-    again = await kubectl.ok("apply", "-f", "-", stdin=SLEEPING)
-    labelled = await kubectl.ok("apply", "-f", "-", stdin=SLEEPING.replace("first", "second"))
-
-    assert (again.split()[-1], labelled.split()[-1]) == ("unchanged", "configured")
-
-
-async def test_apply_refuses_a_misspelt_field(kubectl: Kubectl):
-    result = await kubectl.run("apply", "-f", "-", stdin=JOB.replace("backoffLimit", "backofLimit"))
-
-    assert result.code == 1
-    assert 'unknown field "spec.backofLimit"' in result.err
-
-
-async def test_apply_on_the_servers_side_reports_a_conflict(kubectl: Kubectl):
-    await kubectl.ok("apply", "--server-side", "--field-manager=a", "-f", "-", stdin=SECRET)
-    body = SECRET.replace("one", "two")
-
-    refused = await kubectl.run(
-        "apply", "--server-side", "--field-manager=b", "-f", "-", stdin=body
-    )
-    await kubectl.ok(
-        "apply", "--server-side", "--field-manager=b", "--force-conflicts", "-f", "-", stdin=body
-    )
-
-    assert refused.code == 1
-    assert "conflict" in refused.err
-
-
-async def test_create_of_a_taken_name_fails(kubectl: Kubectl):
-    await kubectl.ok("create", "-f", "-", stdin=SECRET)
-
-    result = await kubectl.run("create", "-f", "-", stdin=SECRET)
-
-    assert result.code == 1
-    assert "AlreadyExists" in result.err
-
-
-async def test_dry_run_on_the_server_creates_nothing(kubectl: Kubectl):
-    await kubectl.ok("apply", "--dry-run=server", "-f", "-", stdin=SECRET)
-
-    assert (await kubectl.run("get", "secret", "credentials")).code == 1
-
-
-@pytest.mark.parametrize("policy", ["background", "foreground"])
-async def test_delete_takes_the_job_and_its_pod(kubectl: Kubectl, policy: str):
-    await kubectl.ok("create", "-f", "-", stdin=SLEEPING)
-    await kubectl.ok("wait", "--for=jsonpath={.status.active}=1", "job/hello")
-
-    await kubectl.ok("delete", "job", "hello", f"--cascade={policy}")
-
-    assert (await kubectl.run("get", "job", "hello")).code == 1
-    await kubectl.ok("wait", "--for=delete", "pod", "-l", "batch.kubernetes.io/job-name=hello")
-
-
-async def test_delete_that_orphans_leaves_the_pod(kubectl: Kubectl):
-    await kubectl.ok("create", "-f", "-", stdin=SLEEPING)
-    await kubectl.ok("wait", "--for=create", "pod", "-l", "batch.kubernetes.io/job-name=hello")
-
-    await kubectl.ok("delete", "job", "hello", "--cascade=orphan")
-
-    owners = await kubectl.ok(
-        "get",
-        "pods",
-        "-l",
-        "batch.kubernetes.io/job-name=hello",
-        "-o",
-        "jsonpath={range .items[*]}{.metadata.name}={.metadata.ownerReferences}{end}",
-    )
-    assert owners.startswith("hello-")
-    assert owners.endswith("=")
-
-
-async def test_delete_waits_for_a_finalizer_and_gives_up_at_its_time_out(kubectl: Kubectl):
-    await kubectl.ok("create", "-f", "-", stdin=HELD)
-
-    waited = await kubectl.run("delete", "job", "hello", "--timeout=1s")
-    await kubectl.ok("delete", "job", "hello", "--wait=false")
-    await kubectl.ok(
-        "patch", "job", "hello", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
-    )
-
-    assert waited.code == 1
-    assert (await kubectl.run("get", "job", "hello")).code == 1
-
-
-async def test_delete_by_label_takes_what_matches(kubectl: Kubectl):
-    await kubectl.ok("create", "-f", "-", stdin=SECRET)
-    await kubectl.ok("create", "-f", "-", stdin=SECRET.replace("credentials", "other"))
-    await kubectl.ok("label", "secret", "other", "tier=two", "--overwrite")
-
-    await kubectl.ok("delete", "secrets", "-l", "tier=one")
-
-    assert (await kubectl.ok("get", "secrets", "-o", "name")).split() == ["secret/other"]
-
-
-async def test_label_annotate_and_patch_write(kubectl: Kubectl):
-    await kubectl.ok("create", "-f", "-", stdin=SLEEPING)
-
-    await kubectl.ok("label", "job", "hello", "tier=two", "--overwrite")
-    await kubectl.ok("label", "job", "hello", "extra=1")
-    await kubectl.ok("annotate", "job", "hello", "note-")
-    await kubectl.ok("patch", "job", "hello", "-p", '{"spec":{"parallelism":0}}')
-
-    body = json.loads(await kubectl.ok("get", "job", "hello", "-o", "json"))
-    assert body["metadata"]["labels"] == {"tier": "two", "extra": "1"}
-    assert "annotations" not in body["metadata"]
-    assert body["spec"]["parallelism"] == 0
-
-
-async def test_patch_of_an_immutable_field_is_refused(kubectl: Kubectl):
-    await kubectl.ok("create", "-f", "-", stdin=SLEEPING)
-
-    result = await kubectl.run("patch", "job", "hello", "-p", '{"spec":{"completions":5}}')
-
-    assert result.code == 1
-    assert "field is immutable" in result.err
+    assert [row[2] for row in lines(about)[1:]] == ["SuccessfulCreate", "Completed"]
+    assert [row[2:4] for row in lines(chosen)] == [["Completed", "job/hello"]]
 
 
 async def test_wait_ends_with_the_condition(kubectl: Kubectl):

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import orjson
 import yaml
 
+from pyvatti.sandbox.kube import protobuf
 from pyvatti.sandbox.kube.access import Attributes
 from pyvatti.sandbox.kube.errors import ApiError
 from pyvatti.sandbox.kube.resources import BY_PATH, EVENTS, EVENTS_V1, RESOURCES, Resource
@@ -144,6 +145,8 @@ def decode(data: bytes, media: str) -> Any:
     kind = media.partition(";")[0].strip().lower()
     if kind in ("application/yaml", "application/apply-patch+yaml"):
         return _decode_yaml(data)
+    if kind == protobuf.MEDIA_TYPE:
+        return protobuf.decode(data)
     if kind and not kind.endswith("json"):
         raise ApiError(
             415,

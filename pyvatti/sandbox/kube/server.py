@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from pyvatti.sandbox.faults import FaultRules, fault_middleware
-from pyvatti.sandbox.kube import calls, discovery, openapi, protobuf, reading, removing, writing
+from pyvatti.sandbox.kube import calls, discovery, openapi, reading, removing, writing
 from pyvatti.sandbox.kube.access import Access, access_review, rules_review
 from pyvatti.sandbox.kube.calls import Call, Target
 from pyvatti.sandbox.kube.errors import ApiError
@@ -178,13 +178,8 @@ class ApiServer:
         kinds = discovery.REVIEWS.get((target.group, target.version), {})
         if target.plural not in kinds or verb != "create":
             raise _no_such_path(target)
-        media = request.headers.get("Content-Type", "")
-        if media.startswith(protobuf.MEDIA_TYPE):
-            body = protobuf.decode_review(data)
-        else:
-            body = calls.decode(data, media)
         body = {
-            **body,
+            **calls.decode(data, request.headers.get("Content-Type", "")),
             "kind": kinds[target.plural],
             "apiVersion": f"{target.group}/{target.version}",
         }
