@@ -700,6 +700,14 @@ async def test_lost_node_is_noticed_late_and_its_pod_stays_until_the_node_is_rem
             ("Running", False, True),
             ("Failed", False, True),
         ]
+        reasons = world.history(
+            PODS,
+            lambda body: [item[2] for item in conditions(body) if item[0] == "DisruptionTarget"],
+        )
+        assert [item for item in reasons if item != "gone"][-2:] == [
+            ["DeletionByTaintManager"],
+            ["DeletionByPodGC"],
+        ]
         assert conditions(finished)[-1][2] == "BackoffLimitExceeded"
 
 

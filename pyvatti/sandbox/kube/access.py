@@ -98,13 +98,13 @@ def _covers(rule: Body, asked: Attributes) -> bool:
     names = rule.get("resourceNames", [])
     if names and asked.name not in names:
         return False
-    plural = asked.resource.partition("/")[0]
+    _, slash, sub = asked.resource.partition("/")
     wanted = (
         (rule.get("verbs", []), {asked.verb}),
         (rule.get("apiGroups", []), {asked.group}),
         (
             rule.get("resources", []),
-            {asked.resource, f"{plural}/*"} if "/" in asked.resource else {asked.resource},
+            {asked.resource, f"*/{sub}"} if slash else {asked.resource},
         ),
     )
     return all("*" in given or values & set(given) for given, values in wanted)

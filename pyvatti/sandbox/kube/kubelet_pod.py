@@ -244,6 +244,11 @@ class PodWorker:
         if self.ending and not self.lost:
             status.lose_containers(pod, now)
         status.finished(pod, "Failed" if self.ended_by or self.lost else status.outcome(pod), now)
+        if self.lost:  # the garbage collector of pods writes both at once
+            status.set_condition(
+                pod["status"], "DisruptionTarget", "True", now,
+                reason="DeletionByPodGC", message="PodGC: node no longer exists",
+            )  # fmt: skip
         if self.ended_by:
             reason, message = NODE_REASONS[self.ended_by]
             pod["status"] |= {"reason": reason, "message": message}

@@ -16,6 +16,12 @@ from pyvatti.sandbox.kube.store import Store
 
 Body = dict[str, Any]
 
+# The kubelet's words for what a container waits for, where they are not the reason itself.
+IMAGE_TROUBLE = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+
 
 async def serve_log(
     store: Store, logs: PodLogs, request: web.Request, call: Call
@@ -78,6 +84,7 @@ def _check_started(pod: Body, container: str) -> None:
     if "running" in state or "terminated" in state:
         return
     reason = state.get("waiting", {}).get("reason", "")
+    reason = IMAGE_TROUBLE.get(reason, reason)
     raise ApiError(
         400,
         f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start: {reason}',
