@@ -27,6 +27,7 @@ LOOK = 0.05  # seconds between two looks
 SCRIPT = re.compile(
     r'            - \|\n(?:              .*\n)*?              exec nextflow "\$@"\n'
 )
+IMAGE_LINE = "          image: {{ settings.nextflow_image | yaml }}\n"
 RUNS_ON = "trap 'exit 143' TERM; sleep 600 & wait"
 BRIEF = {
     "POLL_INTERVAL": "1",
@@ -47,9 +48,12 @@ def driver_templates(folder: Path, transfer: str, calculation: str, *, whole: bo
     """Write a job template whose containers run these scripts instead of Nextflow.
 
     `whole` replaces the packaged scripts; otherwise only their last line, so that the check for
-    credentials runs on a real kubelet.
+    credentials runs on a real kubelet. An image the nodes have is never pulled, for a test image
+    may exist nowhere else.
     """
     text = (PACKAGED_TEMPLATES / "job.yaml.j2").read_text()
+    assert text.count(IMAGE_LINE) == 2
+    text = text.replace(IMAGE_LINE, f"{IMAGE_LINE}          imagePullPolicy: IfNotPresent\n")
     for script in (transfer, calculation):
         found = SCRIPT.search(text)
         assert found is not None

@@ -1,7 +1,9 @@
 """How tests reach an API server: address, TLS and credentials, as a kubeconfig gives them."""
 
 import base64
+import os
 import ssl as tls
+import subprocess
 import tempfile
 import time
 import urllib.error
@@ -32,6 +34,11 @@ class Access:
 
     def call(self, method: str, path: str, body: Body | None = None) -> Body:
         """Make one blocking request; gives the answer's object, a Status for a refusal."""
+        given: Body = orjson.loads(self.read(method, path, body))
+        return given
+
+    def read(self, method: str, path: str, body: Body | None = None) -> bytes:
+        """Make one blocking request; gives the answer's bytes, whatever its status."""
         request = urllib.request.Request(  # noqa: S310 - the cluster under test
             self.url + path,
             method=method,
@@ -40,10 +47,10 @@ class Access:
         )
         try:
             with urllib.request.urlopen(request, context=self.ssl, timeout=30) as answer:  # noqa: S310 - the same
-                given: Body = orjson.loads(answer.read())
+                given: bytes = answer.read()
         except urllib.error.HTTPError as exc:
             with exc:
-                given = orjson.loads(exc.read())
+                given = exc.read()
         return given
 
     def poll(self, path: str, wanted: Callable[[Body], Any], seconds: float) -> bool:
@@ -57,11 +64,11 @@ class Access:
 
 
 def read_kubeconfig(path: Path, context: str = "") -> Access:
-    """Read a kubeconfig's context (default: the current one): certificates, token or password."""
+    """Read a kubeconfig's context (default: the current one): certificates, token or plug-in."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     chosen = _named(config["contexts"], context or config["current-context"])["context"]
     cluster = _named(config["clusters"], chosen["cluster"])["cluster"]
-    user = _named(config["users"], chosen["user"])["user"]
+    user = _with_plugin(_named(config["users"], chosen["user"])["user"])
     url, folder = cluster["server"].rstrip("/"), path.parent
     tls = bare = None
     if url.startswith("https"):
@@ -71,6 +78,32 @@ def read_kubeconfig(path: Path, context: str = "") -> Access:
 
 def _named(items: list[Body], name: str) -> Body:
     return next(item for item in items if item["name"] == name)
+
+
+def _with_plugin(user: Body) -> Body:
+    """Give a user with what its exec plug-in says, an ExecCredential of client.authentication."""
+    plugin = user.get("exec")
+    if not plugin:
+        return user
+    info = {
+        "apiVersion": plugin["apiVersion"],
+        "kind": "ExecCredential",
+        "spec": {"interactive": False},
+    }
+    own = {item["name"]: item["value"] for item in plugin.get("env") or []}
+    done = subprocess.run(
+        [plugin["command"], *(plugin.get("args") or [])],
+        env=os.environ | own | {"KUBERNETES_EXEC_INFO": orjson.dumps(info).decode()},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    said = orjson.loads(done.stdout)["status"]
+    pair = {
+        "client-certificate-data": said.get("clientCertificateData"),
+        "client-key-data": said.get("clientKeyData"),
+    }
+    encoded = {key: base64.b64encode(pem.encode()).decode() for key, pem in pair.items() if pem}
+    return {**user, "token": said.get("token"), **encoded}
 
 
 def _headers(user: Body, folder: Path) -> dict[str, str]:
@@ -88,6 +121,7 @@ def _headers(user: Body, folder: Path) -> dict[str, str]:
 def _tls(cluster: Body, user: Body, folder: Path) -> tls.SSLContext:
     authority = _content(cluster, "certificate-authority", folder)
     context = tls.create_default_context(cadata=authority.decode() if authority else None)
+    context.verify_flags &= ~tls.VERIFY_X509_STRICT  # as Go: of Python 3.13, for newer authorities
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False
         context.verify_mode = tls.CERT_NONE

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 import pytest
 from kube_access import Access
-from kube_cluster import ABSENT_AFTER, EVERYTHING, Cluster, Sandbox, connect, real_access
+from kube_capabilities import probe
+from kube_cluster import EVERYTHING, Cluster, Sandbox, connect, real_access
+
+REMOVAL_SECONDS = 330.0  # the longest grace of a pod, and some
+# Whatever the cluster's default is: what these tests run are plain pods.
+LABELS = {"pod-security.kubernetes.io/enforce": "privileged"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,19 @@ def real_cluster() -> Iterator[RealCluster | None]:
             yield None
             return
         namespace = f"pyvatti-test-{uuid.uuid4().hex[:8]}"
-        made = access.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+        path = f"/api/v1/namespaces/{namespace}"
+        metadata = {"name": namespace, "labels": LABELS}
+        made = access.call("POST", "/api/v1/namespaces", {"metadata": metadata})
         assert made["kind"] == "Namespace", made
+        capabilities: frozenset[str] = frozenset()
         try:
-            yield RealCluster(access, namespace, _probe(access, namespace))
+            capabilities = probe(access, namespace)
+            yield RealCluster(access, namespace, capabilities)
         finally:
-            access.call("DELETE", f"/api/v1/namespaces/{namespace}")
+            access.call("DELETE", path)
+            if "gc" in capabilities:  # where it runs, the controller of namespaces does
+                gone = access.poll(path, lambda body: body.get("code") == 404, REMOVAL_SECONDS)
+                assert gone, access.call("GET", path)
 
 
 @pytest.fixture
@@ -63,32 +75,3 @@ async def cluster(
         client = await stack.enter_async_context(connect(access, namespace, capabilities))
         yield client
         await client.clean()
-
-
-def _probe(access: Access, namespace: str) -> frozenset[str]:
-    """Find out which controllers run: by what they do, since no API names them."""
-    found = set()
-    if access.call("GET", "/api/v1/nodes")["items"]:
-        found.add("kubelet")
-    job = {
-        "metadata": {"name": "probe"},
-        "spec": {
-            "suspend": True,
-            "template": {
-                "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}
-            },
-        },
-    }
-    base = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-    access.call("POST", base, job)
-    if access.poll(
-        f"{base}/probe", lambda body: body.get("status", {}).get("conditions"), ABSENT_AFTER
-    ):
-        found.add("job-controller")
-    access.call("DELETE", f"{base}/probe?propagationPolicy=Background")
-    owner = {"apiVersion": "v1", "kind": "Secret", "name": "none", "uid": str(uuid.uuid4())}
-    base = f"/api/v1/namespaces/{namespace}/configmaps"
-    access.call("POST", base, {"metadata": {"name": "probe", "ownerReferences": [owner]}})
-    if access.poll(f"{base}/probe", lambda body: body.get("code") == 404, ABSENT_AFTER):
-        found.add("gc")
-    return frozenset(found)

@@ -5,6 +5,7 @@ Seqera, Cloud Storage and the backend are the sandbox's in both cases.
 
 import asyncio
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,18 @@ async def test_a_secret_deleted_before_its_time_fails_the_job(cluster: Cluster, 
         assert shown["verdict"]["reason"] == "RequestLost"
         assert on.told() == ["failed"]
         assert (await on.left(), list(on.world.storage.buckets)) == ([], [])
+
+
+async def test_a_job_runs_where_pods_must_be_restricted(cluster: Cluster, tmp_path: Path):
+    space = await cluster.space({"pod-security.kubernetes.io/enforce": "restricted"})
+    async with cluster_stage(replace(cluster, namespace=space), tmp_path) as on:
+        assert (await on.launch()).status_code == 201
+        await on.until_running()
+
+        await on.client.delete(f"/jobs/{on.job_id}")
+
+        assert (await on.until_finished())["verdict"]["reason"] == "Cancelled"
+        assert await on.left() == []
 
 
 async def test_fault_01_concurrent_launches_make_one_job(cluster: Cluster, tmp_path: Path):
