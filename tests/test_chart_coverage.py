@@ -70,6 +70,10 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "resourceQuota": {"resourceQuota": {"enabled": True, "hard": {"pods": 2}}},
     "limitRange": {"limitRange": {"enabled": True, "limits": [{"type": "Container"}]}},
     "config.fusion": {"config": {"wave": True}},
+    "service.type": {"config": {"apiAuth": "token"}},
+    "serviceAccount.create": {"serviceAccount": {"name": "a"}},
+    "driver.serviceAccount.create": {"driver": {"serviceAccount": {"name": "b"}}},
+    "extraVolumeMounts": {"extraVolumes": [{"name": "other", "emptyDir": {}}]},
     "existingSecret": {"secrets": {"towerToken": ""}},
 }
 

@@ -84,6 +84,27 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("drainSeconds", 60, "terminationGracePeriodSeconds"),
     ("ingress", {"enabled": True, "host": "a.example.org"}, "needs config.apiAuth token"),
     ("ingress.enabled", True, "ingress.host: must be set"),
+    ("service.type", "LoadBalancer", "service.type: an API that is reachable from outside"),
+    ("serviceAccount.create", False, "serviceAccount.name: must be set"),
+    ("driver.serviceAccount.create", False, "driver.serviceAccount.name: must be set"),
+    ("driver.serviceAccount.name", "hattivatti", "driver.serviceAccount.name: must not be that"),
+    ("driver.serviceAccount.name", "a..b", "/driver/serviceAccount/name"),
+    ("podLabels", {"Example.org/a": "b"}, "Example.org/a"),
+    ("ingress.host", "10.0.0.1", "/ingress/host"),
+    ("extraEnv", [{"name": "A", "value": "x"}] * 2, "extraEnv: A is there twice"),
+    ("extraVolumes", [{"name": "tmp", "emptyDir": {}}], "extraVolumes: the name tmp is taken"),
+    ("extraVolumeMounts", [{"name": "a", "mountPath": "/a"}], "a is not among extraVolumes"),
+    (
+        "extraVolumeMounts",
+        [{"name": "tmp", "mountPath": "/etc/pyvatti/google"}],
+        "the path /etc/pyvatti/google is taken",
+    ),
+    ("extraVolumeMounts", [{"name": "tmp", "mountPath": "a"}], "/extraVolumeMounts/0/mountPath"),
+    (
+        "resourceQuota",
+        {"enabled": True, "hard": {"limits.cpu": "40", "requests.cpu": "40"}},
+        "- resourceQuota.hard.limits.cpu: needs the like",
+    ),
     ("httpRoute.enabled", True, "httpRoute.parentRefs: must be set"),
     ("resourceQuota.enabled", True, "resourceQuota.hard: must be set"),
     ("limitRange.enabled", True, "limitRange.limits: must be set"),
@@ -100,6 +121,17 @@ def test_wrong_value_is_refused_with_its_name(path: str, value: Any, message: st
 
     with pytest.raises(RefusedError, match=re.escape(message)):
         rendered(change)
+
+
+def test_quota_is_taken_when_pods_say_what_it_limits() -> None:
+    quota = {"enabled": True, "hard": {"limits.cpu": "40", "requests.cpu": "40", "memory": "9Gi"}}
+    base = {**scenario("default"), "resourceQuota": quota}
+
+    for change in (
+        {"resources": {"limits": {"cpu": 1}}},
+        {"limitRange": {"enabled": True, "limits": [{"type": "Container", "default": {"cpu": 1}}]}},
+    ):
+        assert only(rendered(merged(base, change)), "ResourceQuota")
 
 
 def test_everything_missing_is_listed_at_once() -> None:

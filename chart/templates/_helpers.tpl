@@ -31,19 +31,11 @@ labels:
 {{- end -}}
 
 {{- define "hattivatti.serviceAccountName" -}}
-{{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "hattivatti.fullname" .) -}}
-{{- else -}}
-{{- .Values.serviceAccount.name | default "default" -}}
-{{- end -}}
 {{- end -}}
 
 {{- define "hattivatti.driverServiceAccountName" -}}
-{{- if .Values.driver.serviceAccount.create -}}
 {{- .Values.driver.serviceAccount.name | default (printf "%s-driver" (include "hattivatti.fullname" .)) -}}
-{{- else -}}
-{{- .Values.driver.serviceAccount.name | default "default" -}}
-{{- end -}}
 {{- end -}}
 
 {{/* Value of INSTANCE: label of the service's objects and name of its Lease. */}}
@@ -135,65 +127,4 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
-{{- end -}}
-
-{{/* Everything that can be refused before an object exists, in one message. */}}
-{{- define "hattivatti.check" -}}
-{{- $problems := list -}}
-{{- if not (regexMatch "^[a-z]([a-z0-9-]{0,37}[a-z0-9])?$" .Release.Namespace) -}}
-  {{- $problems = append $problems (printf "namespace %q: bucket and run names begin with it, so it must begin with a letter and have at most 39 characters" .Release.Namespace) -}}
-{{- end -}}
-{{- range $setting := list "apiAuth" "towerWorkspace" "globusDomain" "globusClientId" "globusScopes" "keyHandlerUrl" "gcpProject" "gcpLocation" "notifyUrl" -}}
-  {{- if eq (index $.Values.config $setting | toString) "" -}}
-    {{- $problems = append $problems (printf "config.%s: must be set" $setting) -}}
-  {{- end -}}
-{{- end -}}
-{{- $sources := include "hattivatti.secretSources" . | fromJson -}}
-{{- range $setting := keys .Values.secrets | sortAlpha -}}
-  {{- if and (not (hasKey $sources $setting)) (or (ne $setting "apiTokens") (eq $.Values.config.apiAuth "token")) -}}
-    {{- $problems = append $problems (printf "secrets.%s: must be set, or existingSecret, or secretRefs.%s" $setting $setting) -}}
-  {{- end -}}
-{{- end -}}
-{{- with .Values.config -}}
-  {{- if not (and (gt (float64 .leaseDuration) (float64 .renewDeadline)) (gt (float64 .renewDeadline) (mulf 1.2 .retryPeriod))) -}}
-    {{- $problems = append $problems "config.leaseDuration > config.renewDeadline > 1.2 x config.retryPeriod must hold" -}}
-  {{- end -}}
-  {{- if and .fusion (not .wave) -}}
-    {{- $problems = append $problems "config.fusion: needs config.wave" -}}
-  {{- end -}}
-{{- end -}}
-{{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.drainSeconds) -}}
-  {{- $problems = append $problems "terminationGracePeriodSeconds: must be more than drainSeconds" -}}
-{{- end -}}
-{{- if and .Values.templates.files .Values.templates.existingConfigMap -}}
-  {{- $problems = append $problems "templates: set files or existingConfigMap, not both" -}}
-{{- end -}}
-{{- if and .Values.config.templatesDir (or .Values.templates.files .Values.templates.existingConfigMap) -}}
-  {{- $problems = append $problems "config.templatesDir: cannot be set together with templates" -}}
-{{- end -}}
-{{- range $kind := list "ingress" "httpRoute" -}}
-  {{- if and (index $.Values $kind).enabled (ne $.Values.config.apiAuth "token") -}}
-    {{- $problems = append $problems (printf "%s.enabled: an API that is reachable from outside needs config.apiAuth token" $kind) -}}
-  {{- end -}}
-{{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
-  {{- $problems = append $problems "ingress.host: must be set while ingress.enabled" -}}
-{{- end -}}
-{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-  {{- $problems = append $problems "httpRoute.parentRefs: must be set while httpRoute.enabled" -}}
-{{- end -}}
-{{- if and .Values.resourceQuota.enabled (not .Values.resourceQuota.hard) -}}
-  {{- $problems = append $problems "resourceQuota.hard: must be set while resourceQuota.enabled" -}}
-{{- end -}}
-{{- if and .Values.limitRange.enabled (not .Values.limitRange.limits) -}}
-  {{- $problems = append $problems "limitRange.limits: must be set while limitRange.enabled" -}}
-{{- end -}}
-{{- range .Values.extraEnv -}}
-  {{- if or (hasKey (include "hattivatti.environment" $ | fromJson) .name) (hasKey $.Values.config (.name | lower | camelcase | untitle)) (hasKey $.Values.secrets (.name | lower | camelcase | untitle)) (has .name (list "NAMESPACE" "DRIVER_SERVICE_ACCOUNT" "GOOGLE_APPLICATION_CREDENTIALS")) -}}
-    {{- $problems = append $problems (printf "extraEnv: %s is set by another value of this chart" .name) -}}
-  {{- end -}}
-{{- end -}}
-{{- if $problems -}}
-{{- fail (printf "\n\nThis cannot be installed yet:\n  - %s\n" (join "\n  - " $problems)) -}}
-{{- end -}}
 {{- end -}}
