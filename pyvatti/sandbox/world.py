@@ -12,6 +12,7 @@ from pyvatti.sandbox.driver import DriverRuntime
 from pyvatti.sandbox.driver_plans import PLANS, Plan, Plans, faults_of
 from pyvatti.sandbox.kube.jobcontroller import JobController
 from pyvatti.sandbox.kube.kubelet import Kubelet
+from pyvatti.sandbox.kube.kubelet_runtime import Runtime
 from pyvatti.sandbox.kube.resources import RESOURCES, SERVICEACCOUNTS
 from pyvatti.sandbox.kube.standin import KubeStandIn
 from pyvatti.sandbox.seqera import SeqeraStandIn
@@ -35,7 +36,8 @@ class World:
 
     `plans` choose what a job's driver does and suffers; `speed` divides the delays of cluster and
     driver; `rate_limit` makes Cloud Storage refuse bucket calls above its documented rate.
-    Without `has_cluster` only the neighbours are started: the cluster is somebody else's.
+    Without `has_cluster` only the neighbours are started: the cluster is somebody else's. `other`
+    runs the containers that are no driver.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class World:
         plans: Plans = succeed,
         rate_limit: bool = True,
         has_cluster: bool = True,
+        other: Runtime | None = None,
     ) -> None:
         self.namespace = namespace
         self.kube = KubeStandIn(namespace=namespace, speed=speed)
@@ -54,7 +57,7 @@ class World:
         self.backend = BackendStandIn()
         self.service_token: str | None = None  # the service's own; None: the administrator's
         self._speed, self._plans = speed, plans
-        self._has_cluster = has_cluster
+        self._has_cluster, self._other = has_cluster, other
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -73,6 +76,7 @@ class World:
             seqera_url=self.seqera.url,
             plans=self._plans,
             speed=self._speed,
+            other=self._other,
         )
         store, logs = self.kube.store, self.kube.logs
         for account in (DRIVER_ACCOUNT, "pyvatti"):

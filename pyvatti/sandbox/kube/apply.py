@@ -31,7 +31,8 @@ def apply(kind: FieldType, live: Body, intent: Body, author: Manager, *, force: 
     new: Body = _merge(kind, live, intent)
     kept = set().union(*(entry.paths for entry in others))
     given_up = (own.paths if own else set()) - wanted.keys()
-    for path in sorted(given_up, key=len, reverse=True):
+    # Items of lists before their fields: without its key an item would not be found.
+    for path in sorted(given_up, key=len):
         if not any(other[: len(path)] == path for other in kept):
             _remove(new, path)
     for entry, path in conflicts:

@@ -76,14 +76,15 @@ def _job(body: Body) -> Causes:
                 ),
             )
         )
-    return causes + _pod_spec("spec.template.spec", template["spec"])
+    return causes + pod_spec("spec.template.spec", template["spec"])
 
 
 def _pod(body: Body) -> Causes:
-    return _pod_spec("spec", body["spec"])
+    return pod_spec("spec", body["spec"])
 
 
-def _pod_spec(path: str, spec: Body) -> Causes:
+def pod_spec(path: str, spec: Body) -> Causes:
+    """Check a pod spec or that of a pod template."""
     if not spec.get("containers"):
         return [(f"{path}.containers", "Required value")]
     causes: Causes = []

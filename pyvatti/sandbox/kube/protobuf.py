@@ -1,4 +1,4 @@
-"""The protobuf messages kubectl insists on sending: access reviews and what `create` makes.
+"""The protobuf messages kubectl and Helm insist on sending: reviews, what they create and delete.
 
 Decoding only; every answer is JSON. Field numbers are those of `generated.proto` in k8s.io/api and
 k8s.io/apimachinery; the envelope is runtime.Unknown. A field that is not in these tables is
@@ -45,6 +45,8 @@ METADATA: Message = {
     1: Field("name"),
     2: Field("generateName"),
     3: Field("namespace"),
+    5: Field("uid"),
+    6: Field("resourceVersion"),
     8: Field("creationTimestamp", {}),
     11: Field("labels", many="map"),
     12: Field("annotations", many="map"),
@@ -84,6 +86,13 @@ KINDS: dict[str, Message] = {
         2: Field("data", many="map"),
         3: Field("binaryData", Form.BASE64, "map"),
         4: Field("immutable", Form.FLAG),
+    },
+    "DeleteOptions": {
+        1: Field("gracePeriodSeconds", Form.NUMBER),
+        2: Field("preconditions", {1: Field("uid"), 2: Field("resourceVersion")}),
+        3: Field("orphanDependents", Form.FLAG),
+        4: Field("propagationPolicy"),
+        5: Field("dryRun", many="list"),
     },
     "Namespace": {2: Field("spec", {}), 3: Field("status", {})},
     "ServiceAccount": {},

@@ -71,10 +71,50 @@ JOBS = Resource("batch", "v1", "jobs", "Job", categories=("all",), subresources=
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+# What a chart brings besides: checked and kept, so that Helm can install it; nothing acts on them.
+DEPLOYMENTS = Resource(
+    "apps",
+    "v1",
+    "deployments",
+    "Deployment",
+    short_names=("deploy",),
+    categories=("all",),
+    subresources=("status",),
+)
+SERVICES = Resource(
+    "",
+    "v1",
+    "services",
+    "Service",
+    short_names=("svc",),
+    categories=("all",),
+    subresources=("status",),
+)
+LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange", short_names=("limits",))
+INGRESSES = Resource(
+    "networking.k8s.io",
+    "v1",
+    "ingresses",
+    "Ingress",
+    short_names=("ing",),
+    subresources=("status",),
+)
+NETWORKPOLICIES = Resource(
+    "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", short_names=("netpol",)
+)
+DISRUPTIONBUDGETS = Resource(
+    "policy",
+    "v1",
+    "poddisruptionbudgets",
+    "PodDisruptionBudget",
+    short_names=("pdb",),
+    subresources=("status",),
+)
 
 RESOURCES = (
     PODS, SECRETS, CONFIGMAPS, EVENTS, SERVICEACCOUNTS, RESOURCEQUOTAS, NAMESPACES, NODES,
-    JOBS, EVENTS_V1, LEASES, ROLES, ROLEBINDINGS,
+    SERVICES, LIMITRANGES, DEPLOYMENTS, JOBS, EVENTS_V1, LEASES, ROLES, ROLEBINDINGS,
+    INGRESSES, NETWORKPOLICIES, DISRUPTIONBUDGETS,
 )  # fmt: skip
 
 BY_PATH = {(item.group, item.version, item.plural): item for item in RESOURCES}

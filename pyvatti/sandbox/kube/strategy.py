@@ -6,9 +6,12 @@ Follows k8s.io/apiserver registry/rest/{create,update}.go. No storage, no admiss
 import secrets
 from typing import Any
 
-from pyvatti.sandbox.kube import defaults, immutability, kinds
+from pyvatti.sandbox.kube import defaults, immutability, kinds, releases
 from pyvatti.sandbox.kube.errors import ApiError, invalid
 from pyvatti.sandbox.kube.resources import (
+    DEPLOYMENTS,
+    DISRUPTIONBUDGETS,
+    INGRESSES,
     JOBS,
     NAMESPACES,
     NODES,
@@ -16,6 +19,7 @@ from pyvatti.sandbox.kube.resources import (
     RESOURCEQUOTAS,
     ROLEBINDINGS,
     ROLES,
+    SERVICES,
     Resource,
 )
 from pyvatti.sandbox.kube.syntax import (
@@ -28,8 +32,11 @@ from pyvatti.sandbox.kube.syntax import (
 Body = dict[str, Any]
 
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-WITH_GENERATION = (JOBS, PODS)
-WITH_STATUS = (JOBS, PODS, NAMESPACES, NODES, RESOURCEQUOTAS)
+WITH_GENERATION = (JOBS, PODS, DEPLOYMENTS, DISRUPTIONBUDGETS)
+WITH_STATUS = (
+    *(JOBS, PODS, NAMESPACES, NODES, RESOURCEQUOTAS),
+    *(DEPLOYMENTS, DISRUPTIONBUDGETS, INGRESSES, SERVICES),
+)
 SERVER_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -60,6 +67,7 @@ def prepare_create(resource: Resource, namespace: str, body: Body, *, uid: str, 
     if resource in WITH_STATUS:
         body["status"] = {}
     defaults.fill(resource, body)
+    releases.fill(resource, body)
 
 
 def validate_create(resource: Resource, body: Body) -> None:
@@ -72,7 +80,7 @@ def validate_create(resource: Resource, body: Body) -> None:
         defaults.own_pods(body)
     causes = _check_name(resource, body["metadata"]["name"])
     causes += check_metadata(body["metadata"])
-    causes += kinds.check(resource, body)
+    causes += kinds.check(resource, body) + releases.check(resource, body)
     if causes:
         raise _invalid(resource, body, causes)
 
@@ -103,7 +111,9 @@ def prepare_update(resource: Resource, new: Body, old: Body, subresource: str) -
     causes += _check_finalizers(metadata, before) + check_metadata(metadata)
     if subresource != "status":
         defaults.refill(resource, new)
+        releases.fill(resource, new, old)
         causes += kinds.check(resource, new) + immutability.check(resource, new, old)
+        causes += releases.check(resource, new, old)
     if causes:
         raise _invalid(resource, old, causes)
 

@@ -50,7 +50,7 @@ COLUMNS: Mapping[Resource, str] = {
 def columns(resource: Resource) -> list[Body]:
     """Give the column definitions of a resource."""
     definitions = []
-    for word in COLUMNS[resource].split():
+    for word in COLUMNS.get(resource, "Name Age").split():
         name = word.lstrip("+").replace("_", " ")
         definitions.append(
             {
@@ -66,12 +66,16 @@ def columns(resource: Resource) -> list[Body]:
 
 def cells(resource: Resource, body: Body, now: datetime) -> list[Any]:
     """Give the cells of one object, which is in its stored form."""
-    return _ROWS[resource](body, now)
+    return _ROWS.get(resource, _named)(body, now)
 
 
 def _name(body: Body) -> str:
     name: str = body["metadata"]["name"]
     return name
+
+
+def _named(body: Body, now: datetime) -> list[Any]:
+    return [_name(body), age_of(body, now)]
 
 
 def _job(body: Body, now: datetime) -> list[Any]:
