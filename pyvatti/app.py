@@ -114,7 +114,7 @@ async def _open_doors(
     stack.push_async_callback(storage.close)
     seqera = Seqera(settings, timeouts=limits.seqera, clock=clock)
     stack.push_async_callback(seqera.close)
-    backend = Backend(settings, timeouts=limits.backend)
+    backend = Backend(settings, timeouts=limits.backend, clock=utc_now)
     stack.push_async_callback(backend.close)
     return Doors(
         settings=settings,

@@ -1,10 +1,12 @@
 """The only door to the backend: tells it one event of a job and reads what its answer means.
 
-When to tell, again or no more, is the outbox's business. Nothing here reads a clock.
-Source: ebi-gdp/igs4eu-platform `pipeline-manager`, route `integration/pipeline/{id}/status`.
+When to tell, again or no more, is the outbox's business.
+Source: ebi-gdp/igs4eu-platform `pipeline-manager`, route `integration/pipeline/{id}/status`;
+the signature is that of the Standard Webhooks specification 1.0.0, symmetric (`v1`).
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,11 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from standardwebhooks import Webhook
 
 from pyvatti.errors import Unavailable
 from pyvatti.models import Event, Notice
 from pyvatti.rest import Response, Rest, Timeouts, is_success
 from pyvatti.settings import Settings
+from pyvatti.telemetry import counted, metrics
 
 BODY_LIMIT = 2**20  # bytes
 ALREADY_STORED = b"already exists"
@@ -49,6 +53,7 @@ class Backend:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         timeouts: Timeouts | None = None,
+        clock: Callable[[], datetime],
     ) -> None:
         self._rest = Rest(
             settings.notify_url.rstrip("/"),
@@ -59,28 +64,49 @@ class Backend:
             transport=transport,
         )
         self._path = settings.notify_status_path
+        secret = settings.notify_signing_secret
+        self._webhook = Webhook(secret.get_secret_value()) if secret is not None else None
+        self._clock = clock  # the wall clock: receivers refuse a signature that is 5 minutes off
 
-    async def tell(self, job_id: str, notice: Notice) -> Reply:
+    async def tell(self, job_id: str, job_uid: str, notice: Notice) -> Reply:
         """Send one event, once. Raises nothing but CancelledError: every failure is a Reply.
 
-        The backend does not deduplicate; the two headers let a receiver do so.
+        The backend does not deduplicate; the headers let a receiver do so.
         """
         wire_id = job_id.upper()
-        headers = {
-            "X-Hattivatti-Event-Id": f"{wire_id}.{notice.event.value}",
-            "X-Hattivatti-Sequence": str(notice.sequence),
-        }
         path = self._path.replace("{id}", quote(wire_id, safe=""))
-        content = json.dumps(body(wire_id, notice)).encode()
+        content = json.dumps(body(wire_id, notice))
+        headers = self._headers(f"{job_uid}-{notice.sequence}", content)
+        headers["X-Hattivatti-Sequence"] = str(notice.sequence)
         try:
-            response = await self._rest.call("PATCH", path, body=content, headers=headers)
+            with counted("backend"):
+                response = await self._rest.call(
+                    "PATCH", path, body=content.encode(), headers=headers
+                )
         except Unavailable as error:
             return Reply(answer=Answer.RETRY, text=str(error), retry_after=error.retry_after)
+        answer = judge(response)
+        if answer in (Answer.RETRY, Answer.RETRY_SLOWLY):
+            kind = "Denied" if response.status in (401, 403) else "Unavailable"
+            metrics.neighbour_errors.labels("backend", kind).inc()
         return Reply(
-            answer=judge(response),
+            answer=answer,
             text=f"{response.status} {response.text}".rstrip(),
             retry_after=response.retry_after,
         )
+
+    def _headers(self, event_id: str, content: str) -> dict[str, str]:
+        """Name the event, the same at each attempt, and sign it if a secret is configured.
+
+        The uid makes it unique: an id may be launched again once its record has expired.
+        """
+        headers = {"X-Hattivatti-Event-Id": event_id}
+        if self._webhook is not None:
+            now = self._clock()
+            headers["webhook-id"] = event_id
+            headers["webhook-timestamp"] = str(int(now.timestamp()))
+            headers["webhook-signature"] = self._webhook.sign(event_id, now, content)
+        return headers
 
     async def close(self) -> None:
         """Close all connections."""

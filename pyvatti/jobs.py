@@ -317,11 +317,10 @@ def witness_patch(job: Job, witness: Pod) -> Manifest:
     return _patch(job, {labels.WITNESS: _POD.dump_json(witness, exclude_defaults=True).decode()})
 
 
-def settle_patch(job: Job, settled: Notice) -> Manifest:
-    """Write back that one event needs no further delivery."""
-    outbox = tuple(
-        settled if notice.sequence == settled.sequence else notice for notice in job.outbox
-    )
+def outbox_patch(job: Job, *changed: Notice) -> Manifest:
+    """Write back how the delivery of some events stands; they are known by their sequence."""
+    news = {notice.sequence: notice for notice in changed}
+    outbox = tuple(news.get(notice.sequence, notice) for notice in job.outbox)
     return _patch(job, {labels.OUTBOX: dump_outbox(outbox)})
 
 

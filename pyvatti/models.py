@@ -85,7 +85,11 @@ class Delivery(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One event of a job's outbox. `sequence` counts from 1 within the job."""
+    """One event of a job's outbox. `sequence` counts from 1 within the job.
+
+    `attempts`, `answer` and `tried_at` are those of the latest try. What is stored of a pending
+    event lags behind: only some tries are written down, `next_try_at` never is.
+    """
 
     sequence: int
     event: Event
@@ -95,6 +99,9 @@ class Notice:
     delivery: Delivery = Delivery.PENDING
     settled_at: datetime | None = None
     answer: str = ""
+    attempts: int = 0
+    tried_at: datetime | None = None
+    next_try_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

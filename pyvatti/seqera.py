@@ -5,8 +5,9 @@ Source: seqeralabs/terraform-provider-seqera `specs/seqera-api-cloud.yaml` (API 
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from pyvatti.errors import Unavailable, trim
 from pyvatti.models import Run, RunStatus
 from pyvatti.rest import Response, Rest, Timeouts
 from pyvatti.settings import Settings
+from pyvatti.telemetry import counted
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +109,16 @@ class Seqera:
         """Close all connections."""
         await self._rest.close()
 
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for the turn of one call and count it, and whether its answer was of use."""
+        loop = asyncio.get_running_loop()
+        turn = max(self._next_call, loop.time())
+        self._next_call = turn + self._interval
+        await asyncio.sleep(turn - loop.time())
+        with counted("seqera"):
+            yield
+
     async def _call(
         self,
         method: str,
@@ -114,10 +126,6 @@ class Seqera:
         query: Mapping[str, str | int] | None = None,
         body: bytes | None = None,
     ) -> Response:
-        loop = asyncio.get_running_loop()
-        turn = max(self._next_call, loop.time())
-        self._next_call = turn + self._interval
-        await asyncio.sleep(turn - loop.time())
         return await self._rest.call(
             method, path, query={**self._query, **(query or {})}, body=body
         )
@@ -130,11 +138,13 @@ class Seqera:
         `totalSize` is null unless asked for and says nothing. A server may give more rows than
         asked for; fewer are the last ones unless it says that it has more.
         """
-        response = await self._call("GET", "/workflow", {"max": most, "offset": offset, **search})
-        answer = _object(response, "GET /workflow")
-        rows, more = answer.get("workflows"), answer.get("hasMore")
-        if not isinstance(rows, list):
-            raise Unavailable("GET /workflow answered no list of workflows")
+        async with self._turn():
+            query: dict[str, str | int] = {"max": most, "offset": offset, **search}
+            response = await self._call("GET", "/workflow", query)
+            answer = _object(response, "GET /workflow")
+            rows, more = answer.get("workflows"), answer.get("hasMore")
+            if not isinstance(rows, list):
+                raise Unavailable("GET /workflow answered no list of workflows")
         return rows, bool(rows) and (more if isinstance(more, bool) else len(rows) >= most)
 
     def _read(self, element: Any, search: "_Search") -> datetime | None:

@@ -3,6 +3,7 @@
 Names are the predecessor's, so that existing values carry over. Durations are in seconds.
 """
 
+import base64
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -61,6 +62,19 @@ def _strip(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
+def _signing_key(value: SecretStr) -> SecretStr:
+    """Check the form of Standard Webhooks: base64 of 24 to 64 random bytes after `whsec_`."""
+    text = value.get_secret_value()
+    encoded = text.removeprefix("whsec_").rstrip("=")  # written with or without padding
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+    return value
+
+
 def _one_line(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().isprintable():
         raise ValueError("must not hold a line break or another control character")
@@ -73,6 +87,7 @@ HttpBase = Annotated[
     str, Field(pattern=r"^https?://[^\s@]+$"), AfterValidator(lambda url: url.rstrip("/"))
 ]
 Token = Annotated[SecretStr, BeforeValidator(_strip), Field(min_length=1)]
+SigningSecret = Annotated[Token, AfterValidator(_signing_key)]
 HeaderToken = Annotated[Token, AfterValidator(_one_line)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
@@ -143,6 +158,9 @@ class Settings(BaseSettings):
     # The backend
     notify_url: HttpBase = Field(description="Base URL of the backend or its gateway")
     notify_token: HeaderToken = Field(description="base64 of user:password, sent as Basic")
+    notify_signing_secret: SigningSecret | None = Field(
+        None, description="`whsec_…`: sign notifications as Standard Webhooks; empty: not signed"
+    )
     notify_status_path: Annotated[str, Field(pattern=r"^/.*\{id\}")] = Field(
         "/bff/pipeline-manager/integration/pipeline/{id}/status",
         description="Path of the status route",

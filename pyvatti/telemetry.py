@@ -6,19 +6,30 @@ Every log line is an event with keys; `job` is bound for everything done about o
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 
 from pyvatti.errors import Unavailable
+from pyvatti.models import Delivery, Event
 from pyvatti.settings import Settings
 
 STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+CALL_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 30)
+NEIGHBOURS = ("kubernetes", "seqera", "storage", "backend")
 
 
 class Metrics:
@@ -34,7 +45,10 @@ class Metrics:
             registry=self.registry,
         )
         self.accepted = Counter(
-            "pyvatti_launches", "Answers to POST /launch", ["answer"], registry=self.registry
+            "pyvatti_launches",
+            "Answers to POST /launch by status, dry runs apart",
+            ["answer"],
+            registry=self.registry,
         )
         self.finished = Counter(
             "pyvatti_jobs_finished",
@@ -55,10 +69,30 @@ class Metrics:
             ["step", "error"],
             registry=self.registry,
         )
+        self.neighbour_calls = Histogram(
+            "pyvatti_neighbour_call_seconds",
+            "Calls to a neighbour, answered or not; watches and streamed logs apart",
+            ["neighbour"],
+            buckets=CALL_SECONDS,
+            registry=self.registry,
+        )
         self.neighbour_errors = Counter(
             "pyvatti_neighbour_errors",
             "Calls to a neighbour that failed",
             ["neighbour", "error"],
+            registry=self.registry,
+        )
+        self.requests = Histogram(
+            "pyvatti_request_seconds",
+            "Requests to the API until the end of their answer",
+            ["method", "route", "status"],
+            buckets=CALL_SECONDS,
+            registry=self.registry,
+        )
+        self.attempts = Counter(
+            "pyvatti_notice_attempts",
+            "Tries to tell the backend an event, by what its answer meant",
+            ["event", "answer"],
             registry=self.registry,
         )
         self.notices = Counter(
@@ -69,6 +103,11 @@ class Metrics:
         )
         self.outbox = Gauge(
             "pyvatti_outbox_depth", "Events not delivered yet", registry=self.registry
+        )
+        self.outbox_age = Gauge(
+            "pyvatti_outbox_oldest_seconds",
+            "Age of the oldest event not delivered yet",
+            registry=self.registry,
         )
         self.leader = Gauge("pyvatti_leader", "1 while this replica acts", registry=self.registry)
         self.oldest_undeleted = Gauge(
@@ -81,29 +120,61 @@ class Metrics:
             "1 while the watches of the Kubernetes API are heard",
             registry=self.registry,
         )
+        self.silence = Gauge(
+            "pyvatti_informer_silence_seconds",
+            "Time since the Kubernetes API last spoke on a watch",
+            ["kind"],
+            registry=self.registry,
+        )
         self.swept = Counter(
-            "pyvatti_swept", "Leftovers the sweeper removed", ["kind"], registry=self.registry
+            "pyvatti_swept",
+            "What the sweeper removed: a leftover `bucket`; an expired `record`, its `results`",
+            ["kind"],
+            registry=self.registry,
         )
         self.passes = Counter(
             "pyvatti_passes", "Passes made over single jobs", registry=self.registry
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Show the counters that alerts watch before they count: else the first one is no increase.
+
+        Prometheus sees an increase only between two samples of one series.
+        """
+        for event in Event:
+            for delivery in (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED):
+                self.notices.labels(event.value, delivery.value)
+        for kind in ("bucket", "record", "results"):
+            self.swept.labels(kind)
+        for answer in ("201", "503"):
+            self.accepted.labels(answer)
+        for neighbour in NEIGHBOURS:
+            self.neighbour_calls.labels(neighbour)
+            for error in ("Denied", "Unavailable"):
+                self.neighbour_errors.labels(neighbour, error)
 
     def page(self) -> tuple[bytes, str]:
         """Give the exposition text and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
+# each would be followed by a second series that nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]
 metrics = Metrics()
 
 
 @contextmanager
 def counted(neighbour: str) -> Iterator[None]:
-    """Count the calls inside that a neighbour did not answer, or not usefully."""
+    """Count and time the call inside; an error if it was not answered, or not usefully."""
+    began = time.perf_counter()
     try:
         yield
     except Unavailable as error:
         metrics.neighbour_errors.labels(neighbour, type(error).__name__).inc()
         raise
+    finally:
+        metrics.neighbour_calls.labels(neighbour).observe(time.perf_counter() - began)
 
 
 def _drop_color_message(
@@ -156,7 +227,11 @@ def configure_logging(settings: Settings) -> None:
     )
     tracebacks = [structlog.processors.format_exc_info] if as_json else []
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

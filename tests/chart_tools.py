@@ -29,6 +29,7 @@ SCENARIOS = sorted((CHART / "ci").glob("*-values.yaml"))
 EXAMPLES = [CHART / "values-example.yaml", CHART / "values-production.yaml"]
 NAMESPACE = "intervene-dev"
 
+CREDENTIAL = "whsec_" + "x" * 32  # every credential may look like this
 CACHE = ROOT / ".make" / "helm"
 FETCH_SECONDS = 300
 HELM_SECONDS = 60
@@ -218,11 +219,16 @@ def service_container(items: list[Manifest]) -> Manifest:
 
 
 def service_environment(items: list[Manifest]) -> dict[str, str]:
-    """Put together what that container sees; a referenced credential becomes `x`."""
+    """Put together what that container sees; a credential that must be there is a stand-in."""
     container = service_container(items)
     (source,) = container["envFrom"]
     config = only(items, "ConfigMap", source["configMapRef"]["name"])["data"]
-    return {**config, **{entry["name"]: entry.get("value", "x") for entry in container["env"]}}
+    there = [
+        entry
+        for entry in container["env"]
+        if not entry.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")
+    ]
+    return {**config, **{entry["name"]: entry.get("value", CREDENTIAL) for entry in there}}
 
 
 def rendered_rules(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

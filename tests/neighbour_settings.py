@@ -8,6 +8,7 @@ from pyvatti.settings import Settings
 QUICK = Timeouts(connect=0.5, read=0.3, total=0.6)
 TOWER_TOKEN = "seqera-secret-token"
 NOTIFY_TOKEN = "bm90aWZ5OnNlY3JldA=="
+SIGNING_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the specification's example
 
 
 def settings_for(**changes: Any) -> Settings:

@@ -1,4 +1,6 @@
 import asyncio
+import base64
+import hmac
 import json
 import os
 import re
@@ -11,14 +13,17 @@ from typing import Any
 
 import httpx
 import pytest
-from neighbour_settings import NOTIFY_TOKEN, QUICK, settings_for
+from neighbour_settings import NOTIFY_TOKEN, QUICK, SIGNING_SECRET, settings_for
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from pyvatti.backend import Answer, Backend
+from pyvatti.lifecycle.clock import utc_now
 from pyvatti.models import Event, Notice
 from pyvatti.sandbox.backend import BackendStandIn
 
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 ID = "INTP00000000513"
+UID = "5a8f1f6e-0000-4000-8000-000000000513"
 AT = datetime(2024, 9, 18, 16, 50, 30, tzinfo=UTC)
 CLUSTER_PATH = "/pipeline-manager/integration/pipeline/{id}/status"
 
@@ -38,7 +43,7 @@ async def world():
 
 @pytest.fixture
 async def door(world: BackendStandIn):
-    backend = Backend(settings_for(notify_url=world.url), timeouts=QUICK)
+    backend = Backend(settings_for(notify_url=world.url), timeouts=QUICK, clock=utc_now)
     yield backend
     await backend.close()
 
@@ -51,8 +56,8 @@ async def sent(told: Notice, job_id: str = ID, **settings: Any) -> httpx.Request
         seen.append(request)
         return httpx.Response(200)
 
-    door = Backend(settings_for(**settings), transport=httpx.MockTransport(answer))
-    await door.tell(job_id, told)
+    door = Backend(settings_for(**settings), clock=utc_now, transport=httpx.MockTransport(answer))
+    await door.tell(job_id, UID, told)
     return seen[0]
 
 
@@ -141,8 +146,46 @@ async def test_fault_38_token_is_sent_as_it_is():
 async def test_event_has_an_identity_for_receivers_that_deduplicate():
     request = await sent(notice(sequence=3))
 
-    assert request.headers["X-Hattivatti-Event-Id"] == f"{ID}.succeeded"
+    assert request.headers["X-Hattivatti-Event-Id"] == f"{UID}-3"
     assert request.headers["X-Hattivatti-Sequence"] == "3"
+    assert not [name for name in request.headers if name.startswith("webhook")]
+
+
+async def test_signature_is_of_standard_webhooks_over_the_very_bytes_sent():
+    key = Webhook(SIGNING_SECRET)
+    told = notice(Event.FAILED, trace_name="\ud83d é \U0001f600")
+
+    requests = [await sent(told, notify_signing_secret=SIGNING_SECRET) for _ in range(2)]
+
+    for request in requests:
+        assert key.verify(request.content, dict(request.headers))["event"] == "failed"
+        with pytest.raises(WebhookVerificationError):
+            key.verify(request.content + b" ", dict(request.headers))
+        with pytest.raises(WebhookVerificationError):
+            Webhook("whsec_" + "B" * 32).verify(request.content, dict(request.headers))
+    ids = {request.headers["webhook-id"] for request in requests}
+    assert ids == {f"{UID}-2"}
+    assert "." not in ids.pop()  # it delimits what is signed
+
+
+async def test_signature_is_the_one_the_specification_computes():
+    at = datetime(2023, 1, 19, 0, 0, 31, 900_000, tzinfo=UTC)
+    seen: list[httpx.Request] = []
+
+    async def answer(request: httpx.Request):
+        seen.append(request)
+        return httpx.Response(200)
+
+    transport = httpx.MockTransport(answer)
+    settings = settings_for(notify_signing_secret=SIGNING_SECRET)
+    await Backend(settings, clock=lambda: at, transport=transport).tell(ID, UID, notice())
+
+    headers = seen[0].headers
+    assert headers["webhook-timestamp"] == "1674086431"
+    signed = f"{headers['webhook-id']}.1674086431.".encode() + seen[0].content
+    key = base64.b64decode(SIGNING_SECRET.removeprefix("whsec_"))
+    expected = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
 
 
 async def test_id_is_upper_case_on_the_wire():
@@ -186,13 +229,15 @@ import asyncio, sys, time
 from datetime import UTC, datetime
 from neighbour_settings import settings_for
 from pyvatti.backend import Backend
+from pyvatti.lifecycle.clock import utc_now
 from pyvatti.models import Event, Notice
 
 async def main():
-    door = Backend(settings_for(notify_url=sys.argv[1]))
+    door = Backend(settings_for(notify_url=sys.argv[1]), clock=utc_now)
     at = datetime.fromtimestamp(1726678230.5, UTC)
     for event in (Event.DEPLOYED, Event.FAILED):
-        reply = await door.tell("INTP513", Notice(sequence=1, event=event, at=at, trace_exit=1))
+        notice = Notice(sequence=1, event=event, at=at, trace_exit=1)
+        reply = await door.tell("INTP513", "uid", notice)
         assert reply.answer.value == "delivered", reply
         at = at.replace(tzinfo=None)
     await door.close()
@@ -251,7 +296,7 @@ async def test_answer_is_understood(
 ):
     world.faults.add("PATCH", ".", "status", status=status, body=content)
 
-    reply = await door.tell(ID, notice())
+    reply = await door.tell(ID, UID, notice())
 
     assert reply.answer is answer
     assert reply.text.startswith(str(status))
@@ -268,7 +313,7 @@ async def test_retry_after_is_handed_on(
 ):
     world.faults.add("PATCH", ".", "status", status=status, headers={"Retry-After": value})
 
-    reply = await door.tell(ID, notice())
+    reply = await door.tell(ID, UID, notice())
 
     assert (reply.answer, reply.retry_after) == (Answer.RETRY, seconds)
 
@@ -288,7 +333,7 @@ async def test_outage_is_tried_again(
 ):
     world.faults.add("PATCH", ".", kind, **how)
 
-    reply = await door.tell(ID, notice())
+    reply = await door.tell(ID, UID, notice())
 
     assert reply.answer is Answer.RETRY
     assert reply.text
@@ -298,22 +343,22 @@ async def test_error_cut_in_mid_body_is_tried_again(world: BackendStandIn, door:
     world.known = set()
     world.faults.add("PATCH", ".", "reset_body")
 
-    assert (await door.tell(ID, notice())).answer is Answer.RETRY
+    assert (await door.tell(ID, UID, notice())).answer is Answer.RETRY
 
 
 async def test_truncated_error_is_still_an_answer(world: BackendStandIn, door: Backend):
     world.known = set()
     world.faults.add("PATCH", ".", "truncate")
 
-    assert (await door.tell(ID, notice())).answer is Answer.DEAD
+    assert (await door.tell(ID, UID, notice())).answer is Answer.DEAD
 
 
 async def test_refused_connection_is_tried_again():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    door = Backend(settings_for(notify_url=url), timeouts=QUICK)
+    door = Backend(settings_for(notify_url=url), timeouts=QUICK, clock=utc_now)
 
-    assert (await door.tell(ID, notice())).answer is Answer.RETRY
+    assert (await door.tell(ID, UID, notice())).answer is Answer.RETRY
     await door.close()
 
 
@@ -321,7 +366,7 @@ async def test_redirect_is_not_followed(world: BackendStandIn, door: Backend):
     other = f"{world.url}{CLUSTER_PATH.format(id=ID)}"
     world.faults.add("PATCH", "/bff/", "status", status=307, headers={"Location": other})
 
-    reply = await door.tell(ID, notice())
+    reply = await door.tell(ID, UID, notice())
 
     assert reply.answer is Answer.RETRY
     assert not world.received
@@ -344,8 +389,8 @@ async def test_no_error_leaves_the_door(error: Any):
     async def fail(_request: httpx.Request):
         raise error
 
-    door = Backend(settings_for(), transport=httpx.MockTransport(fail))
-    reply = await door.tell(ID, notice())
+    door = Backend(settings_for(), clock=utc_now, transport=httpx.MockTransport(fail))
+    reply = await door.tell(ID, UID, notice())
 
     assert reply.answer is Answer.RETRY
     assert NOTIFY_TOKEN not in reply.text
@@ -353,11 +398,11 @@ async def test_no_error_leaves_the_door(error: Any):
 
 async def test_cancellation_passes_through(world: BackendStandIn):
     world.faults.add("PATCH", ".", "hang")
-    door = Backend(settings_for(notify_url=world.url))
+    door = Backend(settings_for(notify_url=world.url), clock=utc_now)
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await door.tell(ID, notice())
+            await door.tell(ID, UID, notice())
     await door.close()
 
 
@@ -365,7 +410,7 @@ async def test_reply_is_one_short_line_without_our_token(world: BackendStandIn, 
     text = f"line 1\nBasic {NOTIFY_TOKEN}\n" + "x" * 10**5
     world.faults.add("PATCH", ".", "status", status=500, body=text)
 
-    reply = await door.tell(ID, notice())
+    reply = await door.tell(ID, UID, notice())
 
     assert reply.text.startswith("500 line 1 Basic (redacted) xxx")
     assert len(reply.text) <= 260
@@ -376,7 +421,7 @@ async def test_trace_name_with_a_lone_surrogate_is_sent_all_the_same(
 ):
     told = notice(Event.FAILED, trace_name="\ud83d é \U0001f600")
 
-    assert (await door.tell(ID, told)).answer is Answer.DELIVERED
+    assert (await door.tell(ID, UID, told)).answer is Answer.DELIVERED
 
 
 # With the stand-in, whose behaviour is the Java backend's
@@ -384,7 +429,7 @@ async def test_trace_name_with_a_lone_surrogate_is_sent_all_the_same(
 
 async def test_events_arrive_in_the_words_of_the_backend(world: BackendStandIn, door: Backend):
     for sequence, event in enumerate((Event.DEPLOYED, Event.FAILED), 1):
-        reply = await door.tell(ID, notice(event, sequence))
+        reply = await door.tell(ID, UID, notice(event, sequence))
         assert reply.answer is Answer.DELIVERED
 
     assert world.delivered(ID) == ["deployed", "failed"]
@@ -394,8 +439,8 @@ async def test_events_arrive_in_the_words_of_the_backend(world: BackendStandIn, 
 
 
 async def test_fault_37_second_succeeded_ends_delivery(world: BackendStandIn, door: Backend):
-    first = await door.tell(ID, notice())
-    second = await door.tell(ID, notice())
+    first = await door.tell(ID, UID, notice())
+    second = await door.tell(ID, UID, notice())
 
     assert (first.answer, second.answer) == (Answer.DELIVERED, Answer.DELIVERED)
     assert "already exists" in second.text
@@ -405,7 +450,7 @@ async def test_fault_37_second_succeeded_ends_delivery(world: BackendStandIn, do
 async def test_lost_answer_is_told_again_and_then_delivered(world: BackendStandIn, door: Backend):
     world.faults.add("PATCH", ".", "after", count=1)
 
-    answers = [(await door.tell(ID, notice())).answer for _ in range(2)]
+    answers = [(await door.tell(ID, UID, notice())).answer for _ in range(2)]
 
     assert answers == [Answer.RETRY, Answer.DELIVERED]
     assert world.states == {ID: "COMPLETED"}
@@ -414,21 +459,21 @@ async def test_lost_answer_is_told_again_and_then_delivered(world: BackendStandI
 async def test_unknown_pipeline_is_dead(world: BackendStandIn, door: Backend):
     world.known = {"INTP1"}
 
-    assert (await door.tell(ID, notice())).answer is Answer.DEAD
+    assert (await door.tell(ID, UID, notice())).answer is Answer.DEAD
 
 
 async def test_wrong_token_is_kept_and_tried_slowly(world: BackendStandIn):
-    door = Backend(settings_for(notify_url=world.url, notify_token="d3Jvbmc="))
+    door = Backend(settings_for(notify_url=world.url, notify_token="d3Jvbmc="), clock=utc_now)
 
-    assert (await door.tell(ID, notice())).answer is Answer.RETRY_SLOWLY
+    assert (await door.tell(ID, UID, notice())).answer is Answer.RETRY_SLOWLY
     await door.close()
 
 
 async def test_backend_that_is_down_is_tried_again(world: BackendStandIn, door: Backend):
     world.down = True
-    refused = await door.tell(ID, notice())
+    refused = await door.tell(ID, UID, notice())
     world.down = False
-    taken = await door.tell(ID, notice())
+    taken = await door.tell(ID, UID, notice())
 
     assert (refused.answer, taken.answer) == (Answer.RETRY, Answer.DELIVERED)
     assert [item.answer for item in world.received] == [503, 200]

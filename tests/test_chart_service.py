@@ -109,7 +109,8 @@ def series() -> set[str]:
     found = set()
     for family in Metrics().registry.collect():
         found.add(family.name + ("_total" if family.type == "counter" else ""))
-        found |= {f"{family.name}_bucket"} if family.type == "histogram" else set()
+        parts = ("bucket", "count", "sum") if family.type == "histogram" else ()
+        found |= {f"{family.name}_{part}" for part in parts}
     return found
 
 

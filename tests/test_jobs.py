@@ -10,11 +10,11 @@ from pyvatti import labels
 from pyvatti.jobs import (
     finalizer_patch,
     names_for,
+    outbox_patch,
     read_job,
     read_pod,
     release_patch,
     run_name,
-    settle_patch,
     transition_patch,
     witness_patch,
 )
@@ -76,7 +76,7 @@ def test_every_patch_of_a_state_carries_the_version_and_the_uid_that_were_read()
     for patch in (
         transition_patch(current, VERDICT, T0, None),
         witness_patch(current, running()),
-        settle_patch(current, current.outbox[0]),
+        outbox_patch(current, current.outbox[0]),
     ):
         assert patch["metadata"]["resourceVersion"] == "10"
         assert patch["metadata"]["uid"] == UID
@@ -86,7 +86,7 @@ def test_only_the_settled_event_changes():
     outbox = tuple(Notice(sequence=n, event=Event.DEPLOYED, at=T0) for n in (1, 2))
     settled = Notice(sequence=1, event=Event.DEPLOYED, at=T0, delivery=Delivery.DELIVERED)
 
-    patch = settle_patch(job(outbox=outbox), settled)
+    patch = outbox_patch(job(outbox=outbox), settled)
 
     after = read_job(patched(raw_job(), patch))
     assert after.outbox == (settled, outbox[1])

@@ -1,5 +1,6 @@
 """Every variable's rule and what is said when it is broken; secrets that stay secret."""
 
+import base64
 import json
 import os
 import pickle
@@ -124,6 +125,13 @@ WRONG = [
     ("MAX_CONCURRENT_JOBS", "many", "valid integer"),
     ("KUEUE_QUEUE", "Queue_1", "pattern"),
     ("TOWER_TOKEN", "two\nlines", "control character"),
+    *(
+        ("NOTIFY_SIGNING_SECRET", value, "whsec_ and the base64 of 24 to 64 random bytes")
+        for value in (
+            *("secret", "whsec_", "whsec_c2hvcnQ=", "whsec_" + "A" * 100, "A" * 32),
+            *("whsec_" + "é" * 32, "whsec_" + "A" * 31 + "-", "whsec_whsec_" + "A" * 32),
+        )
+    ),
 ]
 
 
@@ -133,7 +141,7 @@ def test_what_is_wrong_is_named_with_its_rule_and_never_repeated(name: str, valu
 
     assert said.startswith(f"{name}: ")
     assert rule in said
-    if name in SECRETS or "password" in value:
+    if (name in {*SECRETS, "NOTIFY_SIGNING_SECRET"} and len(value) > 10) or "password" in value:
         assert value.strip() not in said
         assert "password" not in said
 
@@ -185,6 +193,20 @@ def test_a_secret_loses_the_line_break_its_file_ended_with(name: str):
 
     assert getattr(settings, name.lower()).get_secret_value() == "secret"
     assert refusal(**{name: "\n"}).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("size", [24, 25, 64])
+@pytest.mark.parametrize("padding", ["=", ""], ids=["padded", "not padded"])
+def test_a_signing_secret_is_taken_as_it_is_handed_out(size: int, padding: str):
+    secret = "whsec_" + base64.b64encode(bytes(range(size))).decode()
+    if not padding:
+        secret = secret.rstrip("=")
+
+    read = loaded(NOTIFY_SIGNING_SECRET=secret + "\n").notify_signing_secret
+
+    assert read is not None
+    assert read.get_secret_value() == secret
+    assert loaded(NOTIFY_SIGNING_SECRET="").notify_signing_secret is None
 
 
 def test_addresses_lose_their_final_slash():

@@ -10,7 +10,7 @@
   {{- end -}}
 {{- end -}}
 {{- $sources := include "hattivatti.secretSources" . | fromJson -}}
-{{- range $setting := keys .Values.secrets | sortAlpha -}}
+{{- range $setting := keys (omit .Values.secrets "notifySigningSecret") | sortAlpha -}}
   {{- if and (not (hasKey $sources $setting)) (or (ne $setting "apiTokens") (eq $.Values.config.apiAuth "token")) -}}
     {{- $problems = append $problems (printf "secrets.%s: must be set, or existingSecret, or secretRefs.%s" $setting $setting) -}}
   {{- end -}}

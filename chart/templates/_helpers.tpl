@@ -53,7 +53,7 @@ labels:
 {{- end -}}
 {{- end -}}
 
-{{/* Where credentials come from: a JSON object {setting: {name, key}}; settings without a source are left out. */}}
+{{/* Where credentials come from: a JSON object {setting: {name, key, optional}}; settings without a source are left out. */}}
 {{- define "hattivatti.secretSources" -}}
 {{- $sources := dict -}}
 {{- range $setting, $value := .Values.secrets -}}
@@ -65,7 +65,7 @@ labels:
   {{- else if $value -}}
     {{- $_ := set $sources $setting (dict "name" (include "hattivatti.fullname" $) "key" $variable) -}}
   {{- else if $.Values.existingSecret -}}
-    {{- $_ := set $sources $setting (dict "name" $.Values.existingSecret "key" $variable) -}}
+    {{- $_ := set $sources $setting (dict "name" $.Values.existingSecret "key" $variable "optional" (eq $setting "notifySigningSecret")) -}}
   {{- end -}}
 {{- end -}}
 {{- $sources | toJson -}}

@@ -75,6 +75,11 @@ class Elector:
         return self._leading and asyncio.get_running_loop().time() < self._expiry()
 
     @property
+    def is_follower(self) -> bool:
+        """Whether another replica is known to hold the Lease."""
+        return self.holder not in ("", self._identity) and not self._is_expired()
+
+    @property
     def holder(self) -> str:
         """Identity of the holder last seen; empty without one."""
         return str(self._record.get("holderIdentity") or "")

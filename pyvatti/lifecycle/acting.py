@@ -133,7 +133,7 @@ class Hands:
             case act.WriteRecord():
                 return await self._write_record(seen, done)
             case act.LetGo():
-                await self._patch(job, jobs.finalizer_patch)
+                await self._patch(job, self._let_go)
                 log.info("job let go", state=job.state.value)
                 return replace(done, let_go=True)
             case act.Repair():
@@ -203,6 +203,11 @@ class Hands:
         held = {"deletionTimestamp": dying_since, "finalizers": [labels.FINALIZER]}
         cache.patch_lost(job.uid, {"metadata": held})
         return done
+
+    def _let_go(self, job: Job) -> Manifest:
+        if job.pending:
+            raise Conflict("an event is to be told again, so the record is not the last word")
+        return jobs.finalizer_patch(job)
 
     def _created(self, job: Job, *, release: bool) -> Manifest | None:
         if job.state is not State.REQUESTED:

@@ -19,7 +19,7 @@ from pyvatti.lifecycle.acting import Hands, NotYet, is_stored
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.models import Job, State
-from pyvatti.policy import Action, Observed, Progress, decide, wake_times
+from pyvatti.policy import Action, Observed, Progress, decide, is_data_gone, wake_times
 from pyvatti.policy.actions import LetGo
 from pyvatti.policy.limits import has_image_error, state_limit
 from pyvatti.telemetry import metrics
@@ -117,6 +117,8 @@ class JobActor:
                 return 0.0
             now = self._doors.clock()
             steps = decide(seen, now, self._doors.settings)
+            if is_data_gone(seen):
+                self._doors.cache.note_clean(self.uid)
             if not steps:
                 return self._next_wake(seen, now)
             if steps[0] == before:
@@ -187,7 +189,7 @@ class JobActor:
         return stands
 
     def _note_times(self, seen: Observed, now: datetime) -> bool:
-        """Take down when things were first seen; tell whether there was anything to take down."""
+        """Take down what is new to us and since when; tell whether there was anything."""
         done, pod, job = self.progress, seen.pod, seen.job
         ended = job.ended is not None or (pod is not None and pod.main_end is not None)
         first = {
@@ -199,6 +201,8 @@ class JobActor:
         news: dict[str, Any] = {
             name: at for name, at in first.items() if at is not getattr(done, name)
         }
+        if done.recorded and job.pending:  # somebody asked for an event to be told again
+            news["recorded"] = False
         if news:
             self.progress = replace(done, **news)
         return bool(news)

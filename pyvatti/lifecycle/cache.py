@@ -98,6 +98,7 @@ class Cache:
         self._accepts: dict[str, float | None] = {}  # job uid -> end of an accept made here
         self._lost: dict[str, Manifest] = {}  # job uid -> a lost Job, as patched since
         self._is_unfinished: Callable[[Job], bool] | None = None
+        self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -154,6 +155,11 @@ class Cache:
     def is_fresh(self, monotonic: float) -> bool:
         """Tell whether both informers heard from the API server lately."""
         return self.job_informer.is_fresh(monotonic) and self.pod_informer.is_fresh(monotonic)
+
+    def silences(self, monotonic: float) -> dict[str, float]:
+        """Give by kind the seconds since the API server last spoke; infinite before it did."""
+        heard = {"jobs": self.job_informer.last_heard, "pods": self.pod_informer.last_heard}
+        return {kind: monotonic - moment for kind, moment in heard.items()}
 
     def jobs(self) -> list[Job]:
         """Give all live jobs."""
@@ -231,6 +237,7 @@ class Cache:
         self._base_of.pop(uid, None)
         self._vanished.pop(uid, None)
         self._accepts.pop(uid, None)
+        self._clean.discard(uid)
         self._announce(base)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
@@ -263,11 +270,16 @@ class Cache:
         if not self.is_synced:
             raise Unavailable("the service has not read the cluster's state yet", retry_after=2)
 
+    def note_clean(self, uid: str) -> None:
+        """Note that a job's data is proven deleted; it may go on waiting for the backend."""
+        if uid in self._base_of:
+            self._clean.add(uid)
+
     def oldest_deletion(self) -> datetime | None:
-        """Give when the longest running clean-up began."""
+        """Give when the longest clean-up began whose data is not known to be deleted."""
         ended = [
             job.transitions.get(job.state, job.accepted_at)
             for job in self._jobs.values()
-            if job.state.is_terminal
+            if job.state.is_terminal and job.uid not in self._clean
         ]
         return min(ended, default=None)

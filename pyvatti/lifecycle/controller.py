@@ -19,7 +19,7 @@ from pyvatti.lifecycle.courier import Courier
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.sweeper import Sweeper
-from pyvatti.models import Job, Notice, State
+from pyvatti.models import Job, State
 from pyvatti.policy import Slots, most_released
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,6 @@ class Controller:
         self._hands = Hands(doors, self._runs, self._admitted_now, may_act)
         self._actors: dict[str, JobActor] = {}
         self._couriers: dict[str, Courier] = {}
-        self._taken: dict[str, Notice] = {}
         self._slots = Slots()
         self._admitted: AbstractSet[str] | None = None  # None: to be computed again
         self._run_bases: dict[str, str] = {}
@@ -55,8 +54,7 @@ class Controller:
         await self._doors.cache.wait_synced()
         self._doors.cache.listen(self._job_changed)
         self._doors.cache.keep_lost(self._is_unfinished)
-        live = {job.uid for job in self._doors.cache.jobs()}
-        self._taken = {uid: taken for uid, taken in self._taken.items() if uid in live}
+        self._doors.attempts.stand_down({job.uid for job in self._doors.cache.jobs()})
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._runs.follow())
@@ -70,6 +68,7 @@ class Controller:
             self._actors.clear()
             self._couriers.clear()
             self._slots = Slots()
+            self._doors.attempts.stand_down({job.uid for job in self._doors.cache.jobs()})
         raise AssertionError("the dispatcher only ends by cancellation")
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
@@ -95,7 +94,7 @@ class Controller:
         elif actor is None or actor.uid != job.uid:
             self._dismiss(base)
             actor = JobActor(self._doors, self._hands, self._runs, job, self._readmit)
-            courier = Courier(self._doors, self._hands, job, self._taken)
+            courier = Courier(self._doors, self._hands, job)
             self._actors[base], self._couriers[base] = actor, courier
             group.create_task(actor.live(), name=f"actor {base}")
             group.create_task(courier.deliver(), name=f"courier {base}")

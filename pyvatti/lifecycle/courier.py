@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import random
 from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
 from pyvatti.backend import Answer, Reply
 from pyvatti.errors import PyvattiError
-from pyvatti.jobs import settle_patch
+from pyvatti.jobs import outbox_patch
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import Delivery, Job, Manifest, Notice
@@ -23,23 +24,28 @@ log = structlog.get_logger(__name__)
 FIRST_BACKOFF = 1.0  # seconds
 LONGEST_BACKOFF = 300.0  # seconds
 BROKEN_BACKOFF = 60.0  # seconds, after an error nobody expected
+FIRST_NOTED = 4  # tries, after about 10 s: a restart of the backend is no news
 
 _ENDS = {Answer.DELIVERED: Delivery.DELIVERED, Answer.DEAD: Delivery.DEAD}
 
 
-class Courier:
-    """Empties the outbox of one Job (name and uid).
+def back_off(failures: int, first: float, asked: float | None = None) -> float:
+    """Give the seconds until the next try: twice as many each time, spread, at most 5 minutes.
 
-    `taken` holds by Job uid the event that was settled and is not yet written back; it outlives
-    a leadership, so that no event is told twice because the API server was away.
+    `asked` is what a Retry-After asked for.
     """
+    pause = min(first * 2.0 ** min(failures - 1, 12), LONGEST_BACKOFF)
+    return max(pause * random.uniform(0.6, 1.0), min(asked or 0.0, LONGEST_BACKOFF))  # noqa: S311 - jitter
 
-    def __init__(self, doors: Doors, hands: Hands, job: Job, taken: dict[str, Notice]) -> None:
+
+class Courier:
+    """Empties the outbox of one Job (name and uid)."""
+
+    def __init__(self, doors: Doors, hands: Hands, job: Job) -> None:
         self.base, self.uid = job.names.base, job.uid
         self._doors, self._hands = doors, hands
         self._changed = asyncio.Event()
         self._failures = 0
-        self._taken = taken
 
     def poke(self) -> None:
         """Look at the outbox: the job changed."""
@@ -52,7 +58,7 @@ class Courier:
                 pause = await self._guarded(job) if job.pending else None
                 if pause != 0:
                     await self._rest(pause)
-            self._taken.pop(self.uid, None)
+            self._doors.attempts.forget(self.uid)
 
     async def _rest(self, pause: float | None) -> None:
         """Wait for a change of the outbox, or, while a delivery is put off, for its next try."""
@@ -82,48 +88,89 @@ class Courier:
 
     async def _deliver_next(self, job: Job) -> float:
         """Tell the oldest pending event; give the seconds to wait before the next one."""
-        notice, settled = job.pending[0], self._taken.get(self.uid)
-        if settled is None or settled.sequence != notice.sequence:
+        notice = self._doors.attempts.newest(self.uid, job.pending[0])
+        if notice.delivery is Delivery.PENDING:
             self._hands.require_lease()
-            reply = await self._doors.backend.tell(job.names.job_id, notice)
-            settled, pause = self._judge(notice, reply)
-            if settled is None:
-                metrics.neighbour_errors.labels("backend", reply.answer.value).inc()
-                log.warning("event not delivered", event_name=notice.event, answer=reply.text)
+            reply = await self._doors.backend.tell(job.names.job_id, self.uid, notice)
+            metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
+            notice, pause = self._judge(notice, reply)
+            self._doors.attempts.note(self.uid, notice)
+            if notice.delivery is Delivery.PENDING:
+                await self._note_failure(job, notice, pause)
                 return pause
-            self._taken[self.uid] = settled
-        await self._write_back(job, settled)
+        await self._write_back(job, notice)
         self._failures = 0
         return 0.0
 
-    def _judge(self, notice: Notice, reply: Reply) -> tuple[Notice | None, float]:
+    def _judge(self, notice: Notice, reply: Reply) -> tuple[Notice, float]:
+        """Give the event as it stands after a try, and the seconds until the next one."""
         now = self._doors.clock()
+        tried = replace(
+            notice,
+            attempts=notice.attempts + 1,
+            answer=reply.text,
+            tried_at=now,
+            next_try_at=None,
+        )
         delivery = _ENDS.get(reply.answer)
         if delivery is None and now >= notice.at + self._doors.settings.notify_give_up_seconds:
             delivery = Delivery.UNDELIVERED
         if delivery is not None:
-            return replace(notice, delivery=delivery, settled_at=now, answer=reply.text), 0.0
+            return replace(tried, delivery=delivery, settled_at=now), 0.0
         slow = reply.answer is Answer.RETRY_SLOWLY
         first = self._doors.limits.denied_pause if slow else FIRST_BACKOFF
-        return None, self._back_off(first, reply.retry_after)
+        pause = self._back_off(first, reply.retry_after)
+        return replace(tried, next_try_at=now + timedelta(seconds=pause)), pause
 
     def _back_off(self, first: float, asked: float | None) -> float:
         self._failures += 1
-        pause = min(first * 2.0 ** min(self._failures - 1, 12), LONGEST_BACKOFF)
-        return max(pause * random.uniform(0.7, 1.3), min(asked or 0.0, LONGEST_BACKOFF))  # noqa: S311 - jitter
+        return back_off(self._failures, first, asked)
+
+    async def _note_failure(self, job: Job, notice: Notice, pause: float) -> None:
+        """Say that an event was not taken; at the 4th, 8th, 16th ... try also to the cluster.
+
+        So a healthy job costs no write more, and one whose backend is away for a week costs ten.
+        """
+        tries, name = notice.attempts, notice.event.value
+        log.warning(
+            "event not delivered",
+            event_name=name,
+            attempts=tries,
+            answer=notice.answer,
+            again_in=round(pause, 1),
+        )
+        if tries < FIRST_NOTED or tries & (tries - 1):
+            return
+        text = f"the backend did not take {name} in {tries} tries: {notice.answer}"
+        self._hands.note(job, "NotificationDelayed", text, warning=True)
+        try:
+            await self._store(job, replace(notice, next_try_at=None))
+        except PyvattiError as error:  # memory has it; the next noted try is written again
+            log.debug("attempts not written down", error=str(error))
 
     async def _write_back(self, job: Job, settled: Notice) -> None:
-        def build(newest: Job) -> Manifest | None:
-            pending = any(notice.sequence == settled.sequence for notice in newest.pending)
-            return settle_patch(newest, settled) if pending else None
-
-        await self._hands.settle(job, build)
-        self._taken.pop(self.uid, None)
+        await self._store(job, settled)
+        self._doors.attempts.forget(self.uid)
         metrics.notices.labels(settled.event.value, settled.delivery.value).inc()
         if settled.delivery is Delivery.DELIVERED:
-            log.info("event delivered", event_name=settled.event.value)
+            log.info("event delivered", event_name=settled.event.value, attempts=settled.attempts)
             self._hands.note(job, "Notified", f"the backend took {settled.event.value}")
             return
-        log.error("event lost to the backend", event_name=settled.event, answer=settled.answer)
+        log.error(
+            "event lost to the backend",
+            event_name=settled.event.value,
+            delivery=settled.delivery.value,
+            attempts=settled.attempts,
+            answer=settled.answer,
+        )
         text = f"{settled.event.value} is {settled.delivery.value}: {settled.answer}"
         self._hands.note(job, "NotificationFailed", text, warning=True)
+
+    async def _store(self, job: Job, told: Notice) -> None:
+        """Write down how the telling of a pending event stands."""
+
+        def build(newest: Job) -> Manifest | None:
+            pending = any(notice.sequence == told.sequence for notice in newest.pending)
+            return outbox_patch(newest, told) if pending else None
+
+        await self._hands.settle(job, build)

@@ -1,4 +1,4 @@
-"""What every part of the lifecycle is handed: the doors, their limits, the settings, the clock.
+"""What every part of the lifecycle is handed: the doors, their limits, what is known, the clock.
 
 Values only; nobody reaches a door that is not named here.
 """
@@ -10,6 +10,7 @@ from datetime import datetime
 from pyvatti.backend import Backend
 from pyvatti.kube import KubeClient, WatchLimits
 from pyvatti.kube import Limits as KubeLimits
+from pyvatti.lifecycle.attempts import Attempts
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import utc_now
 from pyvatti.lifecycle.events import EventRecorder
@@ -51,5 +52,6 @@ class Doors:
     renderer: Renderer
     cache: Cache
     events: EventRecorder
+    attempts: Attempts = field(default_factory=Attempts)
     limits: Limits = field(default_factory=Limits)
     clock: Clock = utc_now

@@ -18,8 +18,12 @@ async def keep_gauges(doors: Doors, elector: Elector) -> NoReturn:
     """Set the gauges every few seconds until cancelled."""
     while True:
         metrics.leader.set(1 if elector.is_leader else 0)
-        metrics.fresh.set(1 if doors.cache.is_fresh(time.monotonic()) else 0)
+        now = time.monotonic()
+        metrics.fresh.set(1 if doors.cache.is_fresh(now) else 0)
+        for kind, silence in doors.cache.silences(now).items():
+            metrics.silence.labels(kind).set(silence)
         _count_jobs(doors)
+        _measure_ages(doors, elector)
         await asyncio.sleep(PERIOD)
 
 
@@ -42,6 +46,12 @@ def _count_jobs(doors: Doors) -> None:
     for what, count in waits.items():
         metrics.waiting.labels(what).set(count)
     metrics.outbox.set(sum(len(job.pending) for job in jobs))
-    oldest = cache.oldest_deletion()
-    age = (doors.clock() - oldest).total_seconds() if oldest is not None else 0.0
-    metrics.oldest_undeleted.set(age)
+
+
+def _measure_ages(doors: Doors, elector: Elector) -> None:
+    now = doors.clock()
+    told = [notice.at for job in doors.cache.jobs() for notice in job.pending]
+    metrics.outbox_age.set((now - min(told, default=now)).total_seconds())
+    # what is proven deleted is known to the acting replica alone; while it is known, it speaks
+    oldest = None if elector.is_follower else doors.cache.oldest_deletion()
+    metrics.oldest_undeleted.set((now - oldest).total_seconds() if oldest is not None else 0.0)

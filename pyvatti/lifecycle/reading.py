@@ -117,7 +117,7 @@ class Reader:
             transitions={State.REQUESTED: job.accepted_at} | job.transitions,
             waiting=waiting,
             verdict=job.verdict,
-            deliveries=job.outbox,
+            deliveries=self._doors.attempts.outbox(job),
             results_bucket=job.names.results_bucket if made else None,
             removed=(),
             removed_at=None,

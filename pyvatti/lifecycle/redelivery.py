@@ -1,51 +1,95 @@
-"""Tells the backend again what it never took of a finished job, because a person asked for it.
+"""Tells the backend again what it never took, because a person asked for it.
 
-Live jobs need none of this: their courier goes on by itself.
+Of a live job the events become pending again and the acting replica's courier tells them; of a
+finished one they are told here and noted in the record. Events that are pending need none of this.
 """
 
 from dataclasses import replace
 
+import structlog
+
+from pyvatti import labels
 from pyvatti.backend import Answer
-from pyvatti.errors import JobNotFound, Unavailable
-from pyvatti.jobs import names_for
-from pyvatti.kube import CONFIGMAPS
+from pyvatti.errors import Conflict, JobNotFound, NotFound, Unavailable
+from pyvatti.jobs import names_for, outbox_patch, read_job
+from pyvatti.kube import CONFIGMAPS, JOBS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.models import Delivery, Notice, Record
+from pyvatti.models import Delivery, Event, Job, Names, Notice, Record
 from pyvatti.telemetry import metrics
 
+log = structlog.get_logger(__name__)
+
 LOST = (Delivery.DEAD, Delivery.UNDELIVERED)
+TRIES = 5
 
 
 async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
-    """Tell every event that ended undelivered, in order, and note it in the record.
+    """Tell every event that ended undelivered, in order; give the events as they stand now.
 
-    Gives the events as they stand now; of a live job unchanged. Raises JobNotFound; Unavailable
-    with the backend's words if it refuses again.
+    Raises JobNotFound; Unavailable with the backend's words if it refuses again.
     """
-    doors.cache.require_synced()
     names = names_for(job_id, doors.settings.namespace)
-    live = doors.cache.job(names.base)
-    if live is not None and not live.withdrawn:
-        return live.outbox
+    for _ in range(TRIES):
+        try:
+            live = await _live(doors, names)
+            if live is not None:
+                return await _make_pending(doors, live)
+        except (Conflict, NotFound):  # the acting replica was first: look again
+            continue
+        return await _tell_finished(doors, names)
+    raise Unavailable("the job changes faster than it can be written", retry_after=1)
+
+
+def lost(outbox: tuple[Notice, ...]) -> tuple[Notice, ...]:
+    """Give what was never taken and may still be told: after its end no job is `deployed`."""
+    is_over = any(notice.event is not Event.DEPLOYED for notice in outbox)
+    return tuple(
+        notice
+        for notice in outbox
+        if notice.delivery in LOST and not (is_over and notice.event is Event.DEPLOYED)
+    )
+
+
+async def _live(doors: Doors, names: Names) -> Job | None:
+    raw = await doors.kube.get(JOBS, names.base)
+    if raw is None or raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.MANAGER:
+        return None
+    job = read_job(raw)
+    return None if job.withdrawn else job
+
+
+async def _make_pending(doors: Doors, job: Job) -> tuple[Notice, ...]:
+    again = [
+        replace(notice, delivery=Delivery.PENDING, settled_at=None) for notice in lost(job.outbox)
+    ]
+    if not again:
+        return doors.attempts.outbox(job)
+    raw = await doors.kube.merge_patch(JOBS, job.names.base, outbox_patch(job, *again))
+    return doors.cache.note_job(raw).outbox
+
+
+async def _tell_finished(doors: Doors, names: Names) -> tuple[Notice, ...]:
     record = await records.find(doors.kube, names)
     if record is None:
         raise JobNotFound(f"{names.job_id} is not known")
-    for notice in record.outbox:
-        if notice.delivery in LOST:
-            record = await _tell(doors, names.record, record, notice)
+    for notice in lost(record.outbox):
+        record = await _tell(doors, names.record, record, notice)
     return record.outbox
 
 
 async def _tell(doors: Doors, name: str, record: Record, notice: Notice) -> Record:
-    reply = await doors.backend.tell(record.job_id, notice)
-    if reply.answer is not Answer.DELIVERED:
-        raise Unavailable(f"the backend did not take {notice.event}: {reply.text}")
-    settled = replace(
-        notice, delivery=Delivery.DELIVERED, settled_at=doors.clock(), answer=reply.text
-    )
-    outbox = tuple(settled if item.sequence == notice.sequence else item for item in record.outbox)
+    reply = await doors.backend.tell(record.job_id, record.uid, notice)
+    metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
+    now = doors.clock()
+    told = replace(notice, attempts=notice.attempts + 1, tried_at=now, answer=reply.text)
+    if reply.answer is Answer.DELIVERED:
+        told = replace(told, delivery=Delivery.DELIVERED, settled_at=now)
+    outbox = tuple(told if item.sequence == told.sequence else item for item in record.outbox)
     record = replace(record, outbox=outbox)
     await doors.kube.merge_patch(CONFIGMAPS, name, {"data": {records.KEY: records.dump(record)}})
-    metrics.notices.labels(notice.event.value, settled.delivery.value).inc()
+    if reply.answer is not Answer.DELIVERED:
+        raise Unavailable(f"the backend did not take {notice.event}: {reply.text}")
+    metrics.notices.labels(notice.event.value, told.delivery.value).inc()
+    log.info("event delivered again", job=record.job_id.lower(), event_name=notice.event.value)
     return record

@@ -13,7 +13,6 @@ import structlog
 from pyvatti.errors import Denied, PyvattiError
 from pyvatti.models import Run
 from pyvatti.seqera import PAGE, Seqera
-from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +132,5 @@ class RunFollower:
 
     def _report_failure(self, error: Exception, began: datetime) -> None:
         self.failing_since = self.failing_since or began
-        metrics.neighbour_errors.labels("seqera", type(error).__name__).inc()
         level = log.error if isinstance(error, Denied) else log.warning
         level("seqera pass failed", error=str(error) or type(error).__name__)

@@ -20,7 +20,7 @@ from pyvatti.kube import CONFIGMAPS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.orphans import Orphans, is_old
-from pyvatti.models import State
+from pyvatti.models import Removal, State
 from pyvatti.storage import BucketInfo
 from pyvatti.telemetry import metrics
 
@@ -54,7 +54,15 @@ class Sweeper:
         prefix = f"{self._doors.settings.namespace}-"
         for bucket in await self._doors.storage.list_buckets(prefix):
             if self._carries_our_labels(bucket) and await self._is_orphan(bucket):
-                await self._remove_bucket(bucket.name, bucket.labels[labels.BUCKET_JOB_UID])
+                uid = bucket.labels[labels.BUCKET_JOB_UID]
+                if (removal := await self._remove_bucket(bucket.name, uid)) is not None:
+                    metrics.swept.labels("bucket").inc()
+                    log.warning(
+                        "leftover bucket removed",
+                        job=bucket.labels[labels.BUCKET_JOB_ID],
+                        bucket=bucket.name,
+                        objects=removal.objects,
+                    )
 
     def _carries_our_labels(self, bucket: BucketInfo) -> bool:
         found = bucket.labels
@@ -82,17 +90,15 @@ class Sweeper:
         )
         return not claimed
 
-    async def _remove_bucket(self, name: str, uid: str) -> None:
+    async def _remove_bucket(self, name: str, uid: str) -> Removal | None:
         doors = self._doors
         with contextlib.suppress(NotOurs):
             await doors.storage.empty_bucket(name, job_uid=uid)  # before the turn: it takes time
         await self._await_turn(f"sweep {name}")
         try:
-            removal = await doors.storage.delete_bucket(name, job_uid=uid)
+            return await doors.storage.delete_bucket(name, job_uid=uid)
         except NotOurs:
-            return
-        metrics.swept.labels("bucket").inc()
-        log.warning("leftover bucket removed", bucket=name, objects=removal.objects)
+            return None
 
     async def _await_turn(self, key: str) -> None:
         limiter = self._doors.limiter
@@ -121,11 +127,15 @@ class Sweeper:
         names = names_for(job_id, self._doors.settings.namespace)
         record = await records.find(self._doors.kube, names)
         if record is not None and record.results_bucket:
-            await self._remove_bucket(record.results_bucket, record.uid)
+            removal = await self._remove_bucket(record.results_bucket, record.uid)
+            if removal is not None and removal.objects is not None:  # else it had expired by itself
+                metrics.swept.labels("results").inc()
+                log.info("expired results removed", job=names.base, bucket=record.results_bucket)
         await self._doors.kube.delete(
             CONFIGMAPS, names.record, uid=record_uid, propagation="Background"
         )
         metrics.swept.labels("record").inc()
+        log.info("expired record removed", job=names.base)
 
 
 def _is_expired(created: str | None, now: datetime, retention: timedelta) -> bool:

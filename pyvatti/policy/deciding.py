@@ -135,13 +135,22 @@ def _remove(seen: Observed) -> list[act.Action]:
         return [act.RemoveStrays()]
     if any(pod.is_live for pod in seen.pods):
         return []
-    removed = {removal.resource for removal in done.removals}
-    for name in _doomed_buckets(job):
-        if f"bucket/{name}" not in removed:
-            return [act.RemoveBucket(name)]
+    for name in _remaining(seen):
+        return [act.RemoveBucket(name)]
     if job.pending:
         return []
     return [act.LetGo()] if done.recorded else [act.WriteRecord(), act.LetGo()]
+
+
+def is_data_gone(seen: Observed) -> bool:
+    """Tell whether everything sensitive of a finished job is proven deleted."""
+    ended = seen.job.state.is_terminal and seen.progress.strays_gone
+    return ended and not any(pod.is_live for pod in seen.pods) and not _remaining(seen)
+
+
+def _remaining(seen: Observed) -> list[str]:
+    removed = {removal.resource for removal in seen.progress.removals}
+    return [name for name in _doomed_buckets(seen.job) if f"bucket/{name}" not in removed]
 
 
 def _doomed_buckets(job: Job) -> tuple[str, ...]:

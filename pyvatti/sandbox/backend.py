@@ -24,12 +24,17 @@ _LOCAL_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\
 
 
 class Received(NamedTuple):
-    """One status call: when (Unix time), for which id, the parsed body, our status code."""
+    """One status call: when (Unix time), for which id, the parsed body, our status code.
+
+    `raw` and `headers` (names in lower case) are what a receiver would verify a signature of.
+    """
 
     time: float
     job_id: str
     body: Any
     answer: int
+    raw: bytes
+    headers: dict[str, str]
 
 
 class Mail(NamedTuple):
@@ -94,7 +99,9 @@ class BackendStandIn(Loopback):
         except ValueError:
             said = raw.decode(errors="replace")
         answer = self._answer(request, job_id, said)
-        self.received.append(Received(self._clock(), job_id, said, answer.status))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        now = self._clock()
+        self.received.append(Received(now, job_id, said, answer.status, raw, headers))
         del self.received[:-LOG_LIMIT], self.mails[:-LOG_LIMIT]
         return answer
 

@@ -124,8 +124,8 @@ class Calls:
 
     async def run(self, what: str, call: Callable[[Any], T]) -> T:
         """Call once with the client. Raises Unavailable, Denied, Conflict or Rejected."""
-        with counted("storage"), mapped(what):
-            async with self._turns:
+        async with self._turns:
+            with counted("storage"), mapped(what):
                 if self._running >= MOST_THREADS:
                     raise Unavailable(f"{what}: too many calls hang")
                 async with asyncio.timeout(self._seconds):
