@@ -145,5 +145,5 @@ async def test_refusals_are_counted():
         await on.client.post("/launch", content=b"{")
         after = launches((await on.client.get("/metrics")).text)
 
-        for answer in ("accepted", "InvalidRequest"):
+        for answer in ("201", "422"):
             assert after[answer] == before.get(answer, 0) + 1

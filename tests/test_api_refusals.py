@@ -52,6 +52,31 @@ async def test_a_bad_body_is_answered_422_naming_field_and_rule(on, body: bytes,
     assert on.writes() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/vnd.example.v1+json", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/jsonp", 415),
+        ("application/json, text/plain", 415),
+    ],
+)
+async def test_a_body_that_is_declared_to_be_no_json_is_415(on, kind: str, status: int):
+    content = json.dumps(launch_body())
+
+    answer = await on.client.post(
+        "/launch?dry_run=true", content=content, headers={"Content-Type": kind}
+    )
+
+    assert answer.status_code == status
+    if status == 415:
+        assert problem_of(answer, 415) == "the body must be application/json"
+
+
 async def test_a_refusal_never_repeats_what_was_sent(on):
     body = launch_body()
     body["globus_details"]["dir_path_on_guest_collection"] = "user@example.org/$(private)"

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import yaml
 from api_calls import BEARER, GATED, PATIENCE, TOKENS
+from neighbour_settings import SIGNING_SECRET
 from pydantic import SecretStr
 from stage import FAST, JOB, launch_body
 
@@ -26,7 +27,7 @@ from pyvatti.sandbox.driver_plans import PLANS, by_job
 from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 
-OTHER = "INTP00000000514"
+OTHER, THIRD = "INTP00000000514", "INTP00000000515"
 EVENT = re.compile(r"[a-z][A-Za-z0-9 ,:'()-]*")
 
 LOGGING = """
@@ -160,6 +161,7 @@ def secrets_of(environment: dict[str, str]) -> set[str]:
     settings = Settings.model_validate({key.lower(): environment[key] for key in environment})
     found = {value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)}
     found |= set(TOKENS.split(","))
+    found.add(SIGNING_SECRET.removeprefix("whsec_"))
     kubeconfig = yaml.safe_load(Path(environment["KUBECONFIG"]).read_text())
     found |= {user["user"]["token"] for user in kubeconfig["users"]}
     return found | {base64.b64encode(value.encode()).decode() for value in found}
@@ -176,10 +178,14 @@ def test_a_credential_that_a_gateway_repeats_is_left_out_of_every_foreign_text()
 
 
 async def test_whole_stories_at_level_debug_tell_no_secret_and_name_the_job_on_every_line(tmp_path):
-    plans = by_job({OTHER.lower(): PLANS["slow"]}, PLANS["match_rate_too_low"])
+    plans = by_job(
+        {OTHER.lower(): PLANS["slow"], THIRD.lower(): PLANS["success"]},
+        PLANS["match_rate_too_low"],
+    )
     async with World(plans=plans, speed=20, rate_limit=False) as world:
         environment = world.environment(tmp_path) | FAST | GATED
         environment |= {"PORT": "0", "LOG_LEVEL": "debug"}
+        environment |= {"NOTIFY_SIGNING_SECRET": SIGNING_SECRET}
         secrets = secrets_of(environment)
         kubeconfig = yaml.safe_load(Path(environment["KUBECONFIG"]).read_text())
         for neighbour, credential in (
@@ -200,8 +206,9 @@ async def test_whole_stories_at_level_debug_tell_no_secret_and_name_the_job_on_e
     assert {"info", "warning"} <= {line["level"] for line in lines}
     ours = [line for line in lines if line["logger"].startswith("pyvatti")]
     assert [line["event"] for line in ours if not EVENT.fullmatch(line["event"])] == []
-    for job_id in (JOB, OTHER):
+    for job_id in (JOB, OTHER, THIRD):
         about = [line for line in lines if job_id.lower() in json.dumps(line).lower()]
+        assert "request answered" in {line["event"] for line in about}
         assert len(about) > 5
         assert [line for line in about if line.get("job") != job_id.lower()] == []
 
@@ -215,15 +222,16 @@ async def _tell(story: Story, world: World) -> None:
     body["globus_details"]["files"][0]["filename"] = "$(private)"
     assert (await story.ask("POST", "/launch", json=body)).status_code == 422
     async with asyncio.timeout(PATIENCE):
-        for job_id in (JOB, OTHER):
+        for job_id in (JOB, OTHER, THIRD):
             while (await _launch(story, job_id)).status_code != 201:
                 await asyncio.sleep(0.1)
     await story.ask("POST", "/launch?dry_run=true", json=launch_body("INTP1"))
     world.storage.faults.add("*", ".*", "status", status=503, count=2)
     await story.ask("DELETE", f"/jobs/{OTHER}")
-    for job_id in (JOB, OTHER):
+    for job_id in (JOB, OTHER, THIRD):
         await story.until_finished(job_id)
     await story.ask("POST", "/launch", json=launch_body())
+    await story.ask("POST", f"/jobs/{OTHER}/redeliver")
     for path in ("/jobs", f"/jobs/{JOB}", f"/jobs/{OTHER}/log", "/metrics", "/docs", "/nope"):
         await story.ask("GET", path)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import re
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -33,6 +34,18 @@ class Gate:
         matches = [hmac.compare_digest(given, token) for token in self._tokens]
         if not any(matches):
             raise Unauthorized("a bearer token is needed" if not given else "token not accepted")
+
+
+def require_json(request: Request) -> None:
+    """Raise HTTPException 415 for a body that is declared to be no JSON.
+
+    So no page of another site can make a browser launch a job by a plain form. A missing type is
+    let through: then the body has to show what it is.
+    """
+    declared = request.headers.get("content-type", "")
+    kind = declared.partition(";")[0].strip().lower()
+    if declared and not re.fullmatch(r"application/([a-z0-9.-]+\+)?json", kind):
+        raise HTTPException(415, "the body must be application/json")
 
 
 async def read_body(request: Request) -> bytes:

@@ -3,12 +3,67 @@
 Nothing here knows a job; who may call is `access`.
 """
 
+import re
+import time
+
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyvatti.api.problems import RETRY_AFTER, problem
+from pyvatti.telemetry import metrics
+
+log = structlog.get_logger(__name__)
 
 MOST_REQUESTS = 500
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+ABOUT_JOB = re.compile(r"/jobs/(intp[0-9]{1,11})(?:/|$)", re.IGNORECASE)
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+
+class Journal:
+    """Measures every request and logs it; whatever is logged meanwhile names route and job.
+
+    What went well is logged at level debug: the lifecycle's own lines tell of its effects.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; only the route's template is told, never a path or query as sent."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        status, began = 0, time.perf_counter()
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        about = ABOUT_JOB.match(scope["path"])
+        known = {"job": about[1].lower()} if about else {}
+        with structlog.contextvars.bound_contextvars(**known):
+            try:
+                await self._app(scope, receive, send_on)
+            finally:
+                route = getattr(scope.get("route"), "path", "none")
+                _note(method, route, status, time.perf_counter() - began)
+                structlog.contextvars.unbind_contextvars("job")  # of a launch: bound by its route
+
+
+def _note(method: str, route: str, status: int, seconds: float) -> None:
+    answer = str(status or "none")  # none: the caller went away first
+    metrics.requests.labels(method, route, answer).observe(seconds)
+    level = log.debug if 0 < status < 400 or route in PROBES else log.info
+    level(
+        "request answered",
+        method=method,
+        route=route,
+        status=status,
+        seconds=round(seconds, 3),
+    )
 
 
 class Crowd:
@@ -41,7 +96,8 @@ class Heads:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, as GET if it is HEAD."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
 
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -49,4 +105,6 @@ class Heads:
                 # a complete answer reads as a disconnect, which is what stops a stream
                 await send({"type": "http.response.body"})
 
-        return await self._app({**scope, "method": "GET"}, receive, send_head)
+        inner = {**scope, "method": "GET"}
+        await self._app(inner, receive, send_head)
+        scope["route"] = inner.get("route")

@@ -99,12 +99,21 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
+def status_of(error: Exception) -> int:
+    """Give the status that an error of a route is answered with."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    if isinstance(error, TimeoutError):
+        return 503
+    return next((code for kind, code in STATUS_OF if isinstance(error, kind)), 500)
+
+
 async def _ours(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Unauthorized):
         return problem(401, str(error), {"WWW-Authenticate": "Bearer"})
     if isinstance(error, InvalidRequest):
         return problem(422, [_field(field, rule) for field, rule in error.problems])
-    status = next(code for kind, code in STATUS_OF if isinstance(error, kind))
+    status = status_of(error)
     headers = {}
     if status == 503:
         asked = error.retry_after if isinstance(error, TransientError) else None

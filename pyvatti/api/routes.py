@@ -5,13 +5,14 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
+import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from pyvatti.api.access import read_body
-from pyvatti.api.problems import answers
+from pyvatti.api.access import read_body, require_json
+from pyvatti.api.problems import answers, status_of
 from pyvatti.api.service import Service
 from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError, Rejected, Unavailable
 from pyvatti.jobs import names_for
@@ -20,6 +21,8 @@ from pyvatti.lifecycle.reading import DeletionReport, JobLine, JobView
 from pyvatti.lifecycle.redelivery import redeliver
 from pyvatti.models import Manifest, Notice, State
 from pyvatti.telemetry import metrics
+
+log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 1.8  # the answer is to be there within 2 s: the backend waits without a limit
 LIST_SECONDS = 10.0  # a long history is read page by page
@@ -78,7 +81,7 @@ def _document_launch() -> dict[str, Any]:
     response_model=Accepted | DryRun,
     responses={
         200: {"model": DryRun, "description": "Dry run"},
-        **answers(408, 409, 413, 422, 503),
+        **answers(408, 409, 413, 415, 422, 503),
     },
     openapi_extra=_document_launch(),
 )
@@ -88,18 +91,30 @@ async def launch(
     dry_run: Annotated[bool, Query(description="Validate, render and ask the API server")] = False,  # noqa: FBT002 - a query parameter
 ) -> Accepted | DryRun:
     """Accept a job durably; the same request again changes nothing."""
+    if dry_run:
+        response.status_code = 200
+        return await _dry_run(request, await _read_launch(request))
     try:
-        parsed = parse_launch(await read_body(request))
-        if dry_run:
-            response.status_code = 200
-            return await _dry_run(request, parsed)
+        parsed = await _read_launch(request)
         async with asyncio.timeout(ANSWER_SECONDS):
             job_id = await _service(request).intake.accept(parsed)
     except Exception as error:
-        metrics.accepted.labels(type(error).__name__).inc()
+        metrics.accepted.labels(str(status_of(error))).inc()
         raise
-    metrics.accepted.labels("accepted").inc()
+    metrics.accepted.labels("201").inc()
     return Accepted(id=job_id)
+
+
+async def _read_launch(request: Request) -> LaunchRequest:
+    """Read and check a launch; the log says which fields a refusal is about, never a value."""
+    require_json(request)
+    try:
+        parsed = parse_launch(await read_body(request))
+    except InvalidRequest as error:
+        log.info("launch is not valid", fields=[field for field, _ in error.problems[:10]])
+        raise
+    structlog.contextvars.bind_contextvars(job=parsed.job_id.lower())
+    return parsed
 
 
 async def _dry_run(request: Request, parsed: LaunchRequest) -> DryRun:
@@ -160,7 +175,7 @@ async def show_deletion(request: Request, job_id: JobId) -> DeletionReport:
 
 @router.post("/jobs/{job_id}/redeliver", responses=answers(404, 422, 503))
 async def redeliver_events(request: Request, job_id: JobId) -> Deliveries:
-    """Tell the backend again what it never took of a finished job."""
+    """Tell the backend again what it never took; of a live job soon, of a finished one now."""
     async with asyncio.timeout(REDELIVER_SECONDS):
         outbox = await redeliver(_service(request).doors, job_id)
     return Deliveries(id=job_id.upper(), deliveries=list(outbox))
