@@ -17,17 +17,20 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 
+from pyvatti import __version__
 from pyvatti.errors import Unavailable
 from pyvatti.models import Delivery, Event
 from pyvatti.settings import Settings
 
 STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+STAY_SECONDS = (1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
 CALL_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 30)
 NEIGHBOURS = ("kubernetes", "seqera", "storage", "backend")
 
@@ -37,6 +40,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.build = Gauge(
+            "pyvatti_build_info", "Which version runs", ["version"], registry=self.registry
+        )
+        self.build.labels(__version__).set(1)
         self.jobs = Gauge("pyvatti_jobs", "Live jobs by state", ["state"], registry=self.registry)
         self.waiting = Gauge(
             "pyvatti_jobs_waiting",
@@ -61,6 +69,13 @@ class Metrics:
             "Duration of each step of the lifecycle",
             ["step"],
             buckets=STEP_SECONDS,
+            registry=self.registry,
+        )
+        self.stays = Histogram(
+            "pyvatti_state_seconds",
+            "How long jobs stayed in a state they left; a terminal one until they were let go",
+            ["state"],
+            buckets=STAY_SECONDS,
             registry=self.registry,
         )
         self.step_errors = Counter(
@@ -185,6 +200,16 @@ def _drop_color_message(
     return event
 
 
+def _put_first(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Begin each line with what is looked for first.
+
+    `severity` is what Google Cloud Logging reads: without it all of standard error is an ERROR.
+    """
+    head = {"timestamp": event.pop("timestamp"), "severity": event["level"].upper()}
+    head |= {key: event.pop(key) for key in ("level", "event", "job") if key in event}
+    return {**head, **event}
+
+
 class _Mask:
     """Hides configured secrets in a finished line, whoever wrote them: the last line of defence."""
 
@@ -225,7 +250,9 @@ def configure_logging(settings: Settings) -> None:
         if as_json
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
-    tracebacks = [structlog.processors.format_exc_info] if as_json else []
+    shape: list[structlog.types.Processor] = (
+        [structlog.processors.format_exc_info, _put_first] if as_json else []
+    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -242,7 +269,7 @@ def configure_logging(settings: Settings) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *tracebacks,
+                *shape,
                 renderer,
                 _Mask(settings),
             ],

@@ -29,14 +29,18 @@ async def test_a_launch_is_answered_201_after_the_durable_write_and_before_any_b
         assert list(on.world.storage.buckets) == []
 
 
-async def test_the_content_type_of_a_launch_does_not_matter():
+async def test_a_launch_needs_no_content_type_but_may_not_name_another_one():
     async with stage("slow") as on:
         text = json.dumps(launch_body())
 
-        answer = await on.client.post(
+        other = await on.client.post(
             "/launch", content=text, headers={"Content-Type": "text/plain"}
         )
+        assert problem_of(other, 415)
+        assert on.world.objects("Job") == []
+        answer = await on.client.post("/launch", content=text)
 
+        assert "content-type" not in answer.request.headers
         assert answer.status_code == 201
 
 

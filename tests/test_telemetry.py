@@ -8,7 +8,7 @@ import pty
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,15 @@ import yaml
 from api_calls import BEARER, GATED, PATIENCE, TOKENS
 from neighbour_settings import SIGNING_SECRET
 from pydantic import SecretStr
-from stage import FAST, JOB, launch_body
+from stage import FAST, JOB, Stage, launch_body, stage
 
 from pyvatti.errors import trim
 from pyvatti.sandbox.driver_plans import PLANS, by_job
 from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
+from pyvatti.telemetry import Metrics, metrics
 
+ROOT = Path(__file__).parent.parent
 OTHER, THIRD = "INTP00000000514", "INTP00000000515"
 EVENT = re.compile(r"[a-z][A-Za-z0-9 ,:'()-]*")
 
@@ -74,6 +76,8 @@ async def test_away_from_a_terminal_every_line_is_json():
     released, uvicorn, broke = lines
     assert released.items() >= {"event": "job released", "job": "intp1", "seconds": 2}.items()
     assert released.items() >= {"level": "info", "logger": "some.room"}.items()
+    assert list(released)[:5] == ["timestamp", "severity", "level", "event", "job"]
+    assert [line["severity"] for line in lines] == ["INFO", "WARNING", "ERROR"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", released["timestamp"])
     assert (uvicorn["event"], uvicorn["level"]) == ("from uvicorn", "warning")
     assert "color_message" not in uvicorn
@@ -97,6 +101,82 @@ async def test_a_traceback_shows_no_local_variables(format_: str):
     assert "ValueError: broken" in text
     assert "in break_down" in text
     assert "secret-of-a-local-variable" not in text
+
+
+def test_every_metric_is_explained_to_operators():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    families = Metrics().registry.collect()
+    ours = [item for item in families if item.name.startswith("pyvatti_")]
+
+    names = {item.name + ("_total" if item.type == "counter" else "") for item in ours}
+
+    assert len(names) > 20
+    assert [name for name in sorted(names) if f"`{name}" not in text] == []
+
+
+def test_what_alerts_watch_is_there_before_it_is_counted():
+    text = Metrics().page()[0].decode()
+
+    for series in (
+        'pyvatti_notices_total{delivery="dead",event="failed"} 0.0',
+        'pyvatti_notices_total{delivery="undelivered",event="succeeded"} 0.0',
+        'pyvatti_swept_total{kind="bucket"} 0.0',
+        'pyvatti_launches_total{answer="503"} 0.0',
+        'pyvatti_neighbour_errors_total{error="Unavailable",neighbour="storage"} 0.0',
+        'pyvatti_neighbour_call_seconds_count{neighbour="seqera"} 0.0',
+    ):
+        assert f"\n{series}\n" in text
+
+
+async def test_calls_are_counted_by_neighbour_and_errors_by_kind():
+    def counts() -> dict[str, float]:
+        text = metrics.page()[0].decode()
+        lines = [
+            line.rpartition(" ") for line in text.splitlines() if line.startswith("pyvatti_neigh")
+        ]
+        return {name: float(value) for name, _, value in lines}
+
+    before = counts()
+    async with stage("match_rate_too_low") as on:
+        on.world.seqera.faults.add("*", ".", "status", status=401, count=1)
+        on.world.backend.faults.add("*", ".", "html", count=1)
+        on.world.storage.faults.add("POST", ".", "status", status=503, count=1)
+        await on.launch()
+        await on.until_finished()
+    grown = {name for name, value in counts().items() if value > before.get(name, 0)}
+
+    for neighbour in ("kubernetes", "seqera", "storage", "backend"):
+        assert f'pyvatti_neighbour_call_seconds_count{{neighbour="{neighbour}"}}' in grown
+    for error, neighbour in (
+        *(("Denied", "seqera"), ("Unavailable", "backend"), ("Unavailable", "storage")),
+    ):
+        name = f'pyvatti_neighbour_errors_total{{error="{error}",neighbour="{neighbour}"}}'
+        assert name in grown
+
+
+async def test_data_that_is_proven_gone_does_not_count_while_the_backend_is_away():
+    async with stage("transfer_fails") as on:
+        on.world.backend.down = True
+        on.world.storage.faults.add("DELETE", ".", "status", status=503)
+        await on.launch()
+        await on.until_state("Failed")
+        await until_value(on, "pyvatti_oldest_undeleted_seconds", lambda age: age > 0)
+
+        on.world.storage.faults.clear()
+
+        await until_value(on, "pyvatti_oldest_undeleted_seconds", lambda age: age == 0)
+        assert (await on.show())["waiting"]["on"] == "backend"
+        assert (await on.show())["live"]
+
+
+async def until_value(on: Stage, name: str, fits: Callable[[float], bool]) -> None:
+    """Wait until a gauge without labels has a value that fits."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            text = (await on.client.get("/metrics")).text
+            if fits(float(text.partition(f"\n{name} ")[2].partition("\n")[0])):
+                return
+            await asyncio.sleep(0.2)
 
 
 @dataclass

@@ -49,11 +49,12 @@ class Journal:
                 await self._app(scope, receive, send_on)
             finally:
                 route = getattr(scope.get("route"), "path", "none")
-                _note(method, route, status, time.perf_counter() - began)
+                client = (scope.get("client") or ("",))[0]
+                _note(method, route, status, time.perf_counter() - began, client)
                 structlog.contextvars.unbind_contextvars("job")  # of a launch: bound by its route
 
 
-def _note(method: str, route: str, status: int, seconds: float) -> None:
+def _note(method: str, route: str, status: int, seconds: float, client: str) -> None:
     answer = str(status or "none")  # none: the caller went away first
     metrics.requests.labels(method, route, answer).observe(seconds)
     level = log.debug if 0 < status < 400 or route in PROBES else log.info
@@ -63,6 +64,7 @@ def _note(method: str, route: str, status: int, seconds: float) -> None:
         route=route,
         status=status,
         seconds=round(seconds, 3),
+        client=client,
     )
 
 

@@ -29,7 +29,12 @@ LIST_SECONDS = 10.0  # a long history is read page by page
 REDELIVER_SECONDS = 60.0
 
 JobId = Annotated[
-    str, Path(pattern=r"^[Ii][Nn][Tt][Pp][0-9]{1,11}$", description="INTP and 1 to 11 digits")
+    str,
+    Path(
+        pattern=r"^[Ii][Nn][Tt][Pp][0-9]{1,11}$",
+        description="INTP and 1 to 11 digits",
+        examples=["INTP00000000513"],
+    ),
 ]
 Container = Literal["transfer", "calculation"]
 

@@ -104,6 +104,7 @@ class Hands:
                 await self._release(job)
             case act.NoteCreated():
                 await self._patch(job, lambda now_job: self._created(now_job, release=False))
+                self._note_stay(job)
             case act.AskSeqera():
                 await self._runs.ask(job.names.run_name)
             case act.LookForReport():
@@ -134,6 +135,7 @@ class Hands:
                 return await self._write_record(seen, done)
             case act.LetGo():
                 await self._patch(job, self._let_go)
+                self._note_stay(job)
                 log.info("job let go", state=job.state.value)
                 return replace(done, let_go=True)
             case act.Repair():
@@ -221,6 +223,7 @@ class Hands:
             if newest is None or newest.deleting_since is not None or not self.has_slot(newest):
                 return
             await self._patch(job, lambda now_job: self._created(now_job, release=True))
+        self._note_stay(job)
         log.info("job released")
         self._note(job, "Released", "buckets and Secrets are in place; the driver may start")
 
@@ -235,11 +238,19 @@ class Hands:
             return jobs.transition_patch(newest, verdict, now, step.witness)
 
         await self._patch(job, build)
+        if job.state is not verdict.state:
+            self._note_stay(job)
         if verdict.reason == "RunSucceededDespiteExitStatus":
             log.warning("seqera contradicts itself", exit_status=verdict.exit_code)
         if verdict.state.is_terminal:
             metrics.finished.labels(verdict.state.value, verdict.reason).inc()
         self._report(job, verdict)
+
+    def _note_stay(self, job: Job) -> None:
+        """Measure how long a job was in the state it left."""
+        since = job.transitions.get(job.state, job.accepted_at)
+        stay = (self._doors.clock() - since).total_seconds()
+        metrics.stays.labels(job.state.value).observe(max(stay, 0.0))
 
     def _report(self, job: Job, verdict: Verdict) -> None:
         log.info(

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-import structlog
 from anyio import CapacityLimiter, to_thread
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
@@ -39,7 +38,6 @@ CONNECT_SECONDS = 3.05
 MOST_CONNECTIONS = 12  # the client keeps 10 by default and throws further ones away after use
 MOST_THREADS = 32  # given-up calls included
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
@@ -68,8 +66,6 @@ class Connection:
         self._lock = threading.Lock()
         if self._emulator and not self._emulator.startswith(("http://", "https://")):
             raise ConfigurationError("STORAGE_EMULATOR_HOST: must begin with http:// or https://")
-        if self._emulator:
-            log.warning("cloud storage calls go to an emulator", host=self._emulator)
 
     def client(self) -> Any:
         """Give the client; blocks, for threads only. Raises what google.auth raises."""
