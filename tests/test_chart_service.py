@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -32,6 +32,7 @@ from pyvatti.lifecycle.permissions import NEEDED
 from pyvatti.settings import Settings
 from pyvatti.telemetry import Metrics
 
+SCRAPED = {"namespace", "service"}  # labels of the scrape, not of the series
 OPERATIONS = ROOT / "docs" / "operations.md"
 
 
@@ -125,6 +126,34 @@ def test_every_alert_asks_for_series_the_service_has() -> None:
         assert names <= series(), alert["alert"]
         assert 'namespace="intervene-dev",service="hattivatti"' in alert["expr"]
         assert alert["annotations"]["runbook_url"].endswith("#" + alert["alert"].lower())
+
+
+MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
+MATCHES: dict[str, Callable[[str, str], bool]] = {
+    "=": lambda value, wanted: value == wanted,
+    "!=": lambda value, wanted: value != wanted,
+    "=~": lambda value, wanted: re.fullmatch(wanted, value) is not None,
+    "!~": lambda value, wanted: re.fullmatch(wanted, value) is None,
+}
+
+
+def test_every_label_an_alert_looks_for_is_there_from_the_start() -> None:
+    samples = [item for family in Metrics().registry.collect() for item in family.samples]
+    rule = only(rendered(scenario("high-availability")), "PrometheusRule")
+
+    looked_for = [
+        (name, [found for found in MATCHER.findall(labels) if found[0] not in SCRAPED])
+        for alert in rule["spec"]["groups"][0]["rules"]
+        for name, labels in re.findall(r"\b(pyvatti_\w+){([^}]*)}", alert["expr"])
+    ]
+
+    assert len([matchers for _, matchers in looked_for if matchers]) >= 3
+    for name, matchers in looked_for:
+        assert not matchers or any(
+            item.name == name
+            and all(MATCHES[how](item.labels[label], wanted) for label, how, wanted in matchers)
+            for item in samples
+        ), (name, matchers)
 
 
 @pytest.mark.skipif(not OPERATIONS.is_file(), reason="docs/operations.md is not written")

@@ -32,6 +32,11 @@ CONTEXTS = "apiVersion: v1\nkind: Config\nclusters: []\ncontexts: []\nusers: []\
         pytest.param({"KUBECONFIG": "/nowhere"}, "KUBECONFIG", id="no such kubeconfig"),
         pytest.param({"KUBECONFIG": "{folder}/kubeconfig"}, "KUBECONFIG", id="no cluster in it"),
         pytest.param({"KUBECONFIG": ""}, "KUBECONFIG", id="neither kubeconfig nor pod"),
+        pytest.param(
+            {"NOTIFY_SIGNING_SECRET": "whsec_dG9vIHNob3J0"},
+            "NOTIFY_SIGNING_SECRET: must be whsec_ and the base64 of 24 to 64 random bytes",
+            id="a signing secret that is too short",
+        ),
         pytest.param({"COMPUTE_ENVIRONMENT": "moon"}, "moon", id="no such compute environment"),
         pytest.param({"PORT": "{taken}"}, "HOST, PORT: cannot listen on", id="the port is taken"),
         pytest.param({"HOST": "192.0.2.1"}, "HOST, PORT: cannot listen on", id="no such address"),
