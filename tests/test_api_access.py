@@ -13,6 +13,7 @@ from stage import JOB, launch_body, stage
 
 from pyvatti.api.access import Gate
 from pyvatti.api.problems import Unauthorized
+from pyvatti.telemetry import metrics
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -165,6 +166,23 @@ async def test_a_body_that_is_declared_too_large_is_refused_before_it_is_sent(on
 
     assert (status, problem["status"]) == (413, 413)
     assert headers["content-type"] == "application/problem+json"
+
+
+async def test_a_caller_that_goes_away_in_mid_body_is_no_fault_of_ours(on, caplog):
+    def answered(status: int) -> float:
+        labels = {"method": "POST", "route": "/launch", "status": str(status)}
+        name = "pyvatti_request_seconds_count"
+        return metrics.registry.get_sample_value(name, labels) or 0.0
+
+    before = answered(408)
+    async with socket_to(on.url) as (_, writer):
+        head = f"POST /launch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {FIRST}\r\n"
+        writer.write(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        await writer.drain()
+
+    await on.until(lambda: answered(408) == before + 1, "the request is over")
+    assert answered(500) == 0
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ COMMANDS = [
     ["validate"],
     ["render"],
     ["jobs"],
-    *(["jobs", name] for name in ("list", "show", "cancel", "log", "release")),
+    *(["jobs", name] for name in ("list", "show", "cancel", "redeliver", "log", "release")),
 ]
 
 

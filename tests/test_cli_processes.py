@@ -107,6 +107,21 @@ async def test_the_commands_about_jobs_ask_a_running_service():
         assert (crooked[0], crooked[2]) == (1, "pyvatti: 404: Not Found\n")
 
 
+async def test_what_the_backend_never_took_is_told_again_by_a_command():
+    async with stage("transfer_fails") as on:
+        on.world.backend.known = set()
+        await on.launch()
+        await on.until_finished()
+        refused = await _aside("jobs", "redeliver", JOB, PYVATTI_URL=on.url)
+        on.world.backend.known = None
+
+        told = await run("jobs", "redeliver", JOB, PYVATTI_URL=on.url)
+
+        assert refused[0] == 1
+        assert "503: the backend did not take failed: 404" in refused[2]
+        assert told[:2] == (0, "failed     delivered    200\n")
+
+
 async def _aside(*words: str, **environment: str) -> tuple[int, str, str]:
     """Run a command in this process, beside the service; its output may hold the service's log."""
     return await asyncio.to_thread(invoke, *words, **environment)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from pyvatti.api.problems import Unauthorized
 from pyvatti.settings import Settings
@@ -60,7 +61,7 @@ async def read_body(request: Request) -> bytes:
                 body += chunk
                 if len(body) > MOST_BYTES:
                     raise HTTPException(413, "the body may have at most 1 MiB")
-    except TimeoutError:
+    except (TimeoutError, ClientDisconnect):  # who went away reads no answer: no fault of ours
         headers = {"Connection": "close"}
         raise HTTPException(408, "the body did not arrive in time", headers) from None
     return bytes(body)

@@ -21,6 +21,7 @@ from pyvatti.lifecycle.escape import release
 from pyvatti.models import State
 
 CALL_SECONDS = 30.0
+REDELIVER_SECONDS = 70.0  # the service itself waits for the backend for up to 60
 LARGEST_PAGE = 500
 LOCAL = "http://127.0.0.1:8080"
 
@@ -147,6 +148,21 @@ def cancel_job(
         print(json.dumps(cancelled, indent=2))
     else:
         print(f"{cancelled['id']} is being cancelled")
+
+
+@jobs.command("redeliver")
+def redeliver_events(
+    job_id: JobId, url: Url = LOCAL, token: Token = "", output: OutputOption = Output.TEXT
+) -> None:
+    """Tell the backend again what it never took of a job."""
+    patient = httpx.Timeout(CALL_SECONDS, read=REDELIVER_SECONDS)
+    with _asking(url, token) as client:
+        answer = _read(client.post(f"{_path(job_id)}/redeliver", timeout=patient))
+    if output is Output.JSON:
+        print(json.dumps(answer, indent=2))
+        return
+    for event in answer["deliveries"]:
+        print(f"{event['event']:<10} {event['delivery']:<12} {event['answer']}".rstrip())
 
 
 @jobs.command("release")
