@@ -69,7 +69,7 @@ class Backend:
         self._clock = clock  # the wall clock: receivers refuse a signature that is 5 minutes off
 
     async def tell(self, job_id: str, job_uid: str, notice: Notice) -> Reply:
-        """Send one event, once. Raises nothing but CancelledError: every failure is a Reply.
+        """Send one event, once. Raises nothing but Deposed: every failure is a Reply.
 
         The backend does not deduplicate; the headers let a receiver do so.
         """

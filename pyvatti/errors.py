@@ -7,8 +7,9 @@ PyvattiError
 │   │   ├── RateLimited     it wants fewer calls
 │   │   └── Denied          it refuses our credentials or permissions for now
 │   │       └── QuotaExceeded   nothing is left of an object quota
-│   └── Conflict            somebody else wrote first: read again
-│       └── AlreadyExists   the name is taken
+│   ├── Conflict            somebody else wrote first: read again
+│   │   └── AlreadyExists   the name is taken
+│   └── Deposed             this replica no longer leads: nothing was sent
 ├── PermanentError          will never work as asked
 │   ├── Rejected            a neighbour refuses this very request
 │   │   ├── NotFound        what should be written to does not exist
@@ -73,6 +74,10 @@ class Conflict(TransientError):
 
 class AlreadyExists(Conflict):
     """The name is taken; whether by us, the caller must read."""
+
+
+class Deposed(TransientError):
+    """This replica no longer holds the Lease, so the call was not made."""
 
 
 class PermanentError(PyvattiError):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 
-from pyvatti import __version__
+from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer
@@ -88,12 +89,18 @@ class Rest:
     ) -> Response:
         """Send one request with a JSON body and give any answer.
 
-        Raises Unavailable where there is none: refused, unknown host, timeout, cut, too large.
+        Raises Unavailable where there is none: refused, unknown host, timeout, cut, too large;
+        Deposed.
         """
         kind = {"Content-Type": "application/json"} if body is not None else {}
         try:
             request = self._client.build_request(
-                method, path, params=query, content=body, headers={**kind, **(headers or {})}
+                method,
+                path,
+                params=query,
+                content=body,
+                headers={**kind, **(headers or {})},
+                extensions={"trace": _ask_fence},
             )
             async with asyncio.timeout(self._timeouts.total):
                 return await self._exchange(request)
@@ -130,6 +137,12 @@ class Rest:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+async def _ask_fence(event: str, _info: dict[str, Any]) -> None:
+    """Ask the fence once the connection stands (httpcore tells of each stage of a request)."""
+    if event.endswith(("send_request_headers.started", "send_request_body.started")):
+        fence.require()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -6,6 +6,7 @@ What a leader does is not known here. The rules are those of client-go
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
@@ -55,8 +56,8 @@ class Elector:
         self._period = retry_period.total_seconds()
         self._lease: Manifest | None = None  # as last read or written: what a write is fenced by
         self._record: Manifest = {}  # the spec last seen
-        self._changed_at = 0.0  # when it changed here, in loop time
-        self._renewed_at = 0.0  # when our last successful write was sent, in loop time
+        self._changed_at = 0.0  # when it changed here, in monotonic seconds
+        self._renewed_at = 0.0  # when our last successful write was sent, in monotonic seconds
         self._leading = False
         self._claimed = False  # a write of ours may have made it ours
         self._log = log.bind(lease=name, identity=identity)
@@ -68,11 +69,16 @@ class Elector:
 
     @property
     def may_act(self) -> bool:
-        """Whether a write may begin now: leading, and no time has passed unnoticed.
+        """Whether a call may begin now: leading, and no time has passed unnoticed.
 
-        A process that was stopped and continued sees this before its watchdog has run.
+        A process that was stopped and continued sees this before its watchdog has run. Asked
+        from any thread.
         """
-        return self._leading and asyncio.get_running_loop().time() < self._expiry()
+        return self._leading and self._is_unrivalled and time.monotonic() < self._expiry()
+
+    @property
+    def _is_unrivalled(self) -> bool:
+        return self.holder in ("", self._identity)
 
     @property
     def is_follower(self) -> bool:
@@ -127,10 +133,9 @@ class Elector:
             return False
 
     async def _acquire(self) -> None:
-        loop = asyncio.get_running_loop()
         while not await self._attempt():
             pause = spread(self._period, JITTER)
-            left = self._changed_at + self._lasts() - loop.time()
+            left = self._changed_at + self._lasts() - time.monotonic()
             if 0 < left < pause:
                 # Be there when it runs out, but not all replicas at once.
                 pause = left + between(0.01, 0.1) * self._period
@@ -140,7 +145,7 @@ class Elector:
         """Run the work inside the watchdog, beside the renewals."""
         self._leading = True
         self._log.info("leadership gained")
-        watchdog = asyncio.timeout_at(self._expiry())
+        watchdog = asyncio.timeout(self._expiry() - time.monotonic())
         try:
             async with watchdog, asyncio.TaskGroup() as group:
                 renewals = group.create_task(self._renew(watchdog))
@@ -162,8 +167,9 @@ class Elector:
             if await self._attempt():
                 # While the work is being stopped the Lease is still kept, but no time is won.
                 if not watchdog.expired():
-                    watchdog.reschedule(self._expiry())
-            elif self.holder not in ("", self._identity):
+                    left = self._expiry() - time.monotonic()
+                    watchdog.reschedule(asyncio.get_running_loop().time() + left)
+            elif not self._is_unrivalled:
                 raise _LostError
 
     async def _attempt(self) -> bool:
@@ -187,7 +193,7 @@ class Elector:
         self._observe(lease)
         if lease is None:
             return await self._create()
-        if self.holder not in ("", self._identity) and not self._is_expired():
+        if not self._is_unrivalled and not self._is_expired():
             return False
         try:
             return await self._write(holder=self._identity)
@@ -207,7 +213,7 @@ class Elector:
                 "leaseTransitions": 0,
             }
         )
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = time.monotonic()
         try:
             self._observe(await self._client.create(LEASES, body))
         except AlreadyExists:
@@ -233,7 +239,7 @@ class Elector:
         # With resourceVersion and uid: without both, a Lease deleted meanwhile would be made anew
         # beside another leader's.
         body["metadata"] = lease["metadata"]
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = time.monotonic()
         self._observe(await self._client.replace(LEASES, self._name, body))
         self._renewed_at = sent_at
         return True
@@ -250,7 +256,7 @@ class Elector:
         record = spec if isinstance(spec, dict) else {}
         if record != self._record:
             self._record = record
-            self._changed_at = asyncio.get_running_loop().time()
+            self._changed_at = time.monotonic()
 
     def _lasts(self) -> float:
         """Seconds the record seen lives unchanged, by its own word."""
@@ -258,7 +264,7 @@ class Elector:
         return float(seconds) if isinstance(seconds, int) and seconds > 0 else self._duration
 
     def _is_expired(self) -> bool:
-        return asyncio.get_running_loop().time() >= self._changed_at + self._lasts()
+        return time.monotonic() >= self._changed_at + self._lasts()
 
     def _expiry(self) -> float:
         return self._renewed_at + self._deadline

@@ -17,8 +17,8 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import structlog
 
-from pyvatti import __version__
-from pyvatti.errors import ConfigurationError, Denied, PyvattiError, Unavailable, trim
+from pyvatti import __version__, fence
+from pyvatti.errors import ConfigurationError, Denied, Deposed, PyvattiError, Unavailable, trim
 from pyvatti.kube.answers import Idle, Unauthenticated, error_for
 from pyvatti.kube.backoff import Backoff
 from pyvatti.kube.credentials import TOKEN, Credentials
@@ -109,7 +109,7 @@ class Transport:
         """Give the body of a 2xx answer within `limits.total` seconds.
 
         Raises our errors: Unavailable (Denied, QuotaExceeded), Conflict (AlreadyExists), Rejected
-        (NotFound, NamespaceTerminating), Expired.
+        (NotFound, NamespaceTerminating), Expired, Deposed.
         """
         deadline = time.monotonic() + self.limits.total
         backoff = Backoff(
@@ -231,6 +231,27 @@ class Transport:
             log.warning("kubernetes warns", target=call.target, warning=trim(text))
 
 
+class _FencedRequest(aiohttp.ClientRequest):
+    """Asks the fence at the last moment, once the connection stands.
+
+    aiohttp may send a request again by itself, and a request with a body waits for the next turn
+    of the event loop: a process that is stopped then wakes up right before the write.
+    """
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        fence.require()
+        return await super().send(conn)
+
+    async def write_bytes(self, writer: Any, conn: Any, content_length: int | None = None) -> None:
+        try:
+            fence.require()
+        except Deposed as error:
+            if conn.protocol is not None:
+                conn.protocol.set_exception(error)  # whoever waits for the answer gets it
+            return
+        await super().write_bytes(writer, conn, content_length)
+
+
 def _as_is(value: Any) -> Any:
     """Take the place of the client's copying of models to JSON: all we send is plain JSON."""
     return value
@@ -277,5 +298,8 @@ def _own_session(rest_client: Any) -> None:
     connector = theirs.connector
     theirs.detach()
     rest_client.pool_manager = aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=2**21
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=2**21,
+        request_class=_FencedRequest,
     )

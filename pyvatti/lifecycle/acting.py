@@ -21,9 +21,8 @@ from pyvatti.errors import (
     NamespaceTerminating,
     NotOurs,
     RateLimited,
-    TransientError,
 )
-from pyvatti.kube import CONFIGMAPS, JOBS, PODS, SECRETS
+from pyvatti.kube import JOBS, PODS, SECRETS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
@@ -56,8 +55,7 @@ class NotYet(Exception):
 class Hands:
     """Does one step for one job.
 
-    `admitted` names the queued jobs that have a slot now; `may_act` is False from the moment this
-    replica's Lease has run out, before its tasks are cancelled (a paused process wakes up late).
+    `admitted` names the queued jobs that have a slot now.
     """
 
     def __init__(
@@ -65,10 +63,8 @@ class Hands:
         doors: Doors,
         runs: RunFollower,
         admitted: Callable[[], AbstractSet[str]],
-        may_act: Callable[[], bool],
     ) -> None:
         self._doors, self._runs, self._admitted = doors, runs, admitted
-        self._may_act = may_act
         self._pens: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by uid
         self._release_lock = asyncio.Lock()  # the limit is exact: one release at a time is counted
 
@@ -76,14 +72,8 @@ class Hands:
         """Tell whether a queued job may start now."""
         return job.names.base in self._admitted()
 
-    def require_lease(self) -> None:
-        """Raise TransientError once another replica may act."""
-        if not self._may_act():
-            raise TransientError("this replica no longer holds the Lease")
-
     async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one arm a step
         """Do one step and give what is known after it. Errors are those of the doors."""
-        self.require_lease()
         job = seen.job
         match step:
             case act.FindJob():
@@ -112,10 +102,8 @@ class Hands:
             case act.KeepWitness(pod=pod):
                 await self._patch(job, lambda now_job: jobs.witness_patch(now_job, pod))
             case act.DeleteTransferSecret():
-                found = await self._doors.kube.delete(
-                    SECRETS, job.names.transfer_secret, propagation="Background"
-                )
-                if found is not None:  # after a restart they are long gone: no news
+                # after a restart they are long gone: no news
+                if await self._delete_secret(job, job.names.transfer_secret):
                     self._note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
                 gone = self._gone(f"secret/{job.names.transfer_secret}")
                 return replace(done, transfer_gone=True, removals=(*done.removals, gone))
@@ -171,7 +159,6 @@ class Hands:
 
     async def _try_patch(self, job: Job, patch: Manifest) -> bool:
         """Write a patch; False where another version came first and is read now."""
-        self.require_lease()  # reading anew would lift the fence of the version
         kube, cache = self._doors.kube, self._doors.cache
         try:
             cache.note_job(await kube.merge_patch(JOBS, job.names.base, patch))
@@ -269,7 +256,6 @@ class Hands:
         delay = self._doors.limiter.delay(job.names.base, time.monotonic())
         if delay > 0:
             raise NotYet(delay)
-        self.require_lease()
 
     @contextlib.contextmanager
     def _minding_the_rate(self) -> Iterator[None]:
@@ -332,13 +318,19 @@ class Hands:
                 await kube.delete(PODS, metadata["name"], uid=metadata["uid"])
         strays = len(pods)
         for name in (names.base, names.transfer_secret):
-            secret = await kube.get(SECRETS, name)
-            if secret is not None and labels.owner_uid(secret) == job.uid:
-                await kube.delete(SECRETS, name, uid=secret["metadata"]["uid"])
-                strays += 1
+            strays += await self._delete_secret(job, name)
         if strays:
             raise NotYet(STRAY_PAUSE)  # a stopped pod may write until it is gone: look again
         return replace(done, strays_gone=True, removals=self._proven(job, done))
+
+    async def _delete_secret(self, job: Job, name: str) -> bool:
+        """Delete a Secret of this very Job; tell whether there was one."""
+        kube = self._doors.kube
+        secret = await kube.get(SECRETS, name)
+        if secret is None or labels.owner_uid(secret) != job.uid:
+            return False
+        uid = secret["metadata"]["uid"]
+        return await kube.delete(SECRETS, name, uid=uid, propagation="Background") is not None
 
     def _gone(self, resource: str) -> Removal:
         return Removal(resource=resource, removed_at=self._doors.clock())
@@ -384,17 +376,11 @@ class Hands:
         return replace(done, removals=(*done.removals, removal))
 
     async def _write_record(self, seen: Observed, done: Progress) -> Progress:
-        kube, job = self._doors.kube, seen.job
+        job = seen.job
         newest = self._doors.cache.job(job.names.base, job.uid) or job
         record = records.build(self._doors.renderer, newest, done.removals, self._doors.clock())
         try:
-            await kube.create(CONFIGMAPS, record)
-        except AlreadyExists:
-            await kube.merge_patch(
-                CONFIGMAPS,
-                job.names.record,
-                {"metadata": {"labels": record["metadata"]["labels"]}, "data": record["data"]},
-            )
+            await records.store(self._doors.kube, record)
         except NamespaceTerminating:
             log.warning("no record: the namespace is being deleted")
         return replace(done, recorded=True)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import structlog
 
+from pyvatti import fence
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.courier import Courier
@@ -28,7 +29,11 @@ BEAT = 5.0  # seconds between two signs of life of the acting loop
 
 
 class Controller:
-    """Brings every live job to its end."""
+    """Brings every live job to its end.
+
+    `may_act` is False from the moment this replica's Lease has run out, before its tasks are
+    cancelled (a paused process wakes up late): no call of theirs is sent after it.
+    """
 
     def __init__(self, doors: Doors, may_act: Callable[[], bool]) -> None:
         self._doors = doors
@@ -39,7 +44,8 @@ class Controller:
             wanted=self._wanted_runs,
             changed=self._run_changed,
         )
-        self._hands = Hands(doors, self._runs, self._admitted_now, may_act)
+        self._hands = Hands(doors, self._runs, self._admitted_now)
+        self._may_act = may_act
         self._actors: dict[str, JobActor] = {}
         self._couriers: dict[str, Courier] = {}
         self._slots = Slots()
@@ -56,12 +62,8 @@ class Controller:
         self._doors.cache.keep_lost(self._is_unfinished)
         self._doors.attempts.stand_down({job.uid for job in self._doors.cache.jobs()})
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._runs.follow())
-                group.create_task(Sweeper(self._doors).run())
-                for job in self._doors.cache.jobs():
-                    self._job_changed(job.names.base)
-                await self._dispatch(group)
+            with fence.fenced(self._may_act):
+                await self._work()
         finally:
             self._doors.cache.ignore(self._job_changed)
             self._doors.cache.keep_lost(None)
@@ -70,6 +72,14 @@ class Controller:
             self._slots = Slots()
             self._doors.attempts.stand_down({job.uid for job in self._doors.cache.jobs()})
         raise AssertionError("the dispatcher only ends by cancellation")
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._runs.follow())
+            group.create_task(Sweeper(self._doors).run())
+            for job in self._doors.cache.jobs():
+                self._job_changed(job.names.base)
+            await self._dispatch(group)
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Hand every change to its job's actor; wake the queued jobs that got a slot."""

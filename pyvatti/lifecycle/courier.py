@@ -90,7 +90,6 @@ class Courier:
         """Tell the oldest pending event; give the seconds to wait before the next one."""
         notice = self._doors.attempts.newest(self.uid, job.pending[0])
         if notice.delivery is Delivery.PENDING:
-            self._hands.require_lease()
             reply = await self._doors.backend.tell(job.names.job_id, self.uid, notice)
             metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
             notice, pause = self._judge(notice, reply)

@@ -10,6 +10,7 @@ from datetime import datetime
 from pydantic import TypeAdapter, ValidationError
 
 from pyvatti import labels
+from pyvatti.errors import AlreadyExists, Conflict, NotOurs
 from pyvatti.jobs import read_time
 from pyvatti.kube import CONFIGMAPS, KubeClient
 from pyvatti.manifests import Renderer
@@ -54,6 +55,27 @@ def read(raw: Manifest) -> Record | None:
 def dump(record: Record) -> str:
     """Write a record as JSON."""
     return _RECORD.dump_json(record, exclude_none=True).decode()
+
+
+async def store(client: KubeClient, record: Manifest) -> None:
+    """Write a record, or bring the one that an earlier pass wrote up to date.
+
+    Raises NotOurs if its name belongs to somebody else; Conflict, NamespaceTerminating.
+    """
+    metadata = record["metadata"]
+    name = metadata["name"]
+    try:
+        await client.create(CONFIGMAPS, record)
+    except AlreadyExists:
+        found = await client.get(CONFIGMAPS, name)
+        if found is None:
+            raise Conflict(f"ConfigMap {name} exists and is missing at once") from None
+        if labels.owner_uid(found) != labels.owner_uid(record):
+            raise NotOurs(f"ConfigMap {name} is somebody else's: no record is written") from None
+        version = found["metadata"]["resourceVersion"]
+        marks = {"labels": metadata["labels"], "resourceVersion": version}
+        patch = {"metadata": marks, "data": record["data"]}
+        await client.merge_patch(CONFIGMAPS, name, patch)
 
 
 async def find(client: KubeClient, names: Names) -> Record | None:

@@ -20,6 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from requests.adapters import HTTPAdapter
 
+from pyvatti import fence
 from pyvatti.errors import (
     AlreadyExists,
     ConfigurationError,
@@ -54,6 +55,14 @@ class Patience:
     pauses: tuple[float, ...] = (0.2, 1.0)
 
 
+class _FencedAdapter(HTTPAdapter):
+    """Asks the fence right before each request: a thread may have waited long for its turn."""
+
+    def send(self, *args: Any, **more: Any) -> Any:
+        fence.require()
+        return super().send(*args, **more)
+
+
 class Connection:
     """One client for all threads, built by the first call: credentials may have to be fetched."""
 
@@ -84,7 +93,7 @@ class Connection:
         for scheme in ("http://", "https://"):
             # The way of Google's own samples to size the pool; no public name exists.
             client._http.mount(  # noqa: SLF001
-                scheme, HTTPAdapter(pool_maxsize=MOST_CONNECTIONS)
+                scheme, _FencedAdapter(pool_maxsize=MOST_CONNECTIONS)
             )
         # It serves tracing alone, and asks about buckets in threads of its own, with retries of
         # two minutes and without our limits. The client checks everywhere that it is there.
