@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from chaos.killing import Tally, explore
 from chaos.process import Zygote
-from chaos.replicas import replicas
+from chaos.replicas import SCENARIOS, leader_paused_in_calls, play
 from chaos.soak import soak
 from chaos.startup import start_up
 from chaos.stories import STORIES
@@ -17,7 +19,10 @@ SIDE_BY_SIDE = 3
 
 SOAK_SECONDS = 120.0
 LONGEST_SOAK = 600.0
+PROGRESS_SECONDS = 30.0
 COLUMNS = ("kills", "faults", "jobs", "repeated", "unanswered", "violations", "leftovers")
+
+Part = Callable[[Tally], Awaitable[None]]
 
 
 def main() -> None:
@@ -27,40 +32,71 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=SOAK_SECONDS, help="seconds; 0: none")
     parser.add_argument("--most", type=int, help="kills of each story; all of them by default")
     parser.add_argument("--only", default="", help="parts of the table whose name contains this")
-    given = parser.parse_args()
-    sys.exit(asyncio.run(_run(given)))
+    parser.add_argument("--list", action="store_true", help="name the parts and end")
+    sys.exit(asyncio.run(_run(parser.parse_args())))
 
 
 async def _run(given: argparse.Namespace) -> int:
     began, lines = time.monotonic(), list[Tally]()
-    print(f"seed {given.seed}", flush=True)
     async with Zygote() as zygote:
-        await _tell_stories(zygote, given, lines)
-        if given.only in "replicas":
-            for tally in await replicas(zygote):
-                _note(lines, tally)
-        if given.only in "start-up":
-            _note(lines, await start_up(zygote))
-        if given.only in "soak" and given.soak:
-            _note(lines, await soak(zygote, given.seed, min(given.soak, LONGEST_SOAK)))
+        beside, alone = _parts(zygote, given)
+        if given.list or not (beside or alone):
+            print("\n".join([*beside, *alone]) or f"no part is called {given.only!r}")
+            return 0 if given.list else 2
+        print(f"seed {given.seed}", flush=True)
+        async with asyncio.TaskGroup() as group:
+            teller = group.create_task(_tell_progress(lines, began, len(beside) + len(alone)))
+            await _do(beside, lines, SIDE_BY_SIDE)
+            await _do(alone, lines, 1)
+            teller.cancel()
     return _sum_up(lines, time.monotonic() - began)
 
 
-async def _tell_stories(zygote: Zygote, given: argparse.Namespace, lines: list[Tally]) -> None:
-    left = iter([story for story in STORIES if given.only in story.name])
+def _parts(
+    zygote: Zygote, given: argparse.Namespace
+) -> tuple[Mapping[str, Part], Mapping[str, Part]]:
+    """Give the parts asked for: those told side by side, and those that need the machine."""
+    stories = {story.name: partial(explore, zygote, story, given.most) for story in STORIES}
+    alone: dict[str, Part] = {
+        f"replicas: {name}": partial(play, zygote, scenario) for name, scenario in SCENARIOS.items()
+    }
+    alone["replicas: leader paused in a call"] = partial(leader_paused_in_calls, zygote)
+    alone["start-up"] = partial(start_up, zygote)
+    if given.soak:
+        alone["soak"] = partial(soak, zygote, given.seed, min(given.soak, LONGEST_SOAK))
+    return _chosen(stories, given.only), _chosen(alone, given.only)
 
-    async def tell() -> None:
-        for story in left:
-            _note(lines, await explore(zygote, story, most=given.most))
+
+def _chosen(parts: Mapping[str, Part], only: str) -> Mapping[str, Part]:
+    return {name: part for name, part in parts.items() if only in name}
+
+
+async def _do(parts: Mapping[str, Part], lines: list[Tally], side_by_side: int) -> None:
+    left = iter(parts.items())
+
+    async def work() -> None:
+        for name, part in left:
+            lines.append(Tally(name))
+            await part(lines[-1])
+            lines[-1].is_done = True
+            print(f"done: {lines[-1].name}", flush=True)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(SIDE_BY_SIDE):
-            group.create_task(tell())
+        for _ in range(side_by_side):
+            group.create_task(work())
 
 
-def _note(lines: list[Tally], tally: Tally) -> None:
-    lines.append(tally)
-    print(f"done: {tally.name}", flush=True)
+async def _tell_progress(lines: list[Tally], began: float, parts: int) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        done = sum(tally.is_done for tally in lines)
+        jobs, wrong = sum(tally.jobs for tally in lines), sum(tally.wrong for tally in lines)
+        now = ", ".join(tally.name for tally in lines if not tally.is_done)
+        print(
+            f"{time.monotonic() - began:5.0f} s: {done} of {parts} parts, {jobs} jobs, "
+            f"{wrong} wrong; now {now}",
+            flush=True,
+        )
 
 
 def _numbers(tally: Tally) -> tuple[int, ...]:
@@ -87,9 +123,9 @@ def _sum_up(lines: list[Tally], seconds: float) -> int:
     print("unanswered: ran although no launch of it was answered 201, because the answer was lost")
     print(f"{seconds:.0f} s")
     wrong = [text for tally in lines for text in (*tally.violations, *tally.leftovers)]
-    missed = sum(len(tally.missed) for tally in lines)
+    missed = [text for tally in lines for text in tally.missed]
     if missed:
-        print(f"{missed} calls were not made again when the service was to die in them")
+        print(f"{len(missed)} calls were not made again when the service was to die in them")
     for text in wrong:
         print(f"WRONG  {text}")
     print("as it must be" if not wrong else "NOT as it must be")

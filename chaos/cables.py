@@ -1,11 +1,13 @@
-"""Loopback cables between one replica and its neighbours: they say whose call it was, and fail.
+"""Loopback cables between one replica and its neighbours: they say who called when, and fail.
 
 Bytes only; what they carry is not looked at.
 """
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -21,17 +23,41 @@ class Health(StrEnum):
     CUT = "cut"  # connections are reset and refused
 
 
-class Cable:
-    """`async with Cable(owner, port, owners)`: `port` is where the owner connects to.
+@dataclass(slots=True)
+class Line:
+    """One connection of `owner`. `sent_at`: when it let go of its latest request (monotonic).
 
-    `owners` collects for every connection that a neighbour sees (its port) whose it is. `delay`
-    seconds are waited before each piece is passed on.
+    A request begins with the first piece after a piece of an answer.
     """
 
-    def __init__(self, owner: str, target: int, owners: dict[int, str]) -> None:
+    owner: str
+    sent_at: float = 0.0
+    is_answered: bool = True
+
+    def sent(self) -> None:
+        """Note a piece from the owner."""
+        if self.is_answered:
+            self.sent_at, self.is_answered = time.monotonic(), False
+
+    def answered(self) -> None:
+        """Note a piece for the owner."""
+        self.is_answered = True
+
+
+Lines = dict[int, Line]
+"""Connections by the port that a neighbour sees."""
+
+
+class Cable:
+    """`async with Cable(owner, port, lines)`: `port` is where the owner connects to.
+
+    `lines` collects every connection. `delay` seconds are waited before each piece is passed on.
+    """
+
+    def __init__(self, owner: str, target: int, lines: Lines) -> None:
         self.port = 0
         self.delay = 0.0
-        self._owner, self._target, self._owners = owner, target, owners
+        self._owner, self._target, self._lines = owner, target, lines
         self._is_whole = asyncio.Event()
         self._is_whole.set()
         self._is_cut = False
@@ -76,21 +102,24 @@ class Cable:
         except OSError:
             writer.transport.abort()
             return
-        self._owners[far_writer.get_extra_info("sockname")[1]] = self._owner
+        line = self._lines[far_writer.get_extra_info("sockname")[1]] = Line(self._owner)
         mine = {writer, far_writer}
         self._writers |= mine
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, far_writer))
-                group.create_task(self._pass(far_reader, writer))
+                group.create_task(self._pass(reader, far_writer, line.sent))
+                group.create_task(self._pass(far_reader, writer, line.answered))
         finally:
             self._writers -= mine
             for end in mine:
                 end.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[], None]
+    ) -> None:
         with suppress(OSError):
             while piece := await reader.read(CHUNK):
+                note()
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self._is_whole.wait()

@@ -116,17 +116,17 @@ class Calls:
         """Whether the kill is still to come."""
         return self._kill is not None
 
-    def expect(self, kill: Kill | None = None, end: Ender | None = None) -> None:
-        """Count from 1 again; run `end` at the call named, once."""
+    def expect(
+        self, kill: Kill | None = None, end: Ender | None = None, *, is_cut_off: bool = True
+    ) -> None:
+        """Count from 1 again; run `end` at the call named, once.
+
+        Unless `is_cut_off` that call is answered: whoever made it lives, or wakes up later.
+        """
         self.seen, self.seen_before_kill = [], []
-        self._is_cut_off = True
+        self._is_cut_off = is_cut_off
         self._counts.clear()
         self._kill, self._end = kill, end
-
-    def pause(self, kill: Kill, stop: Ender) -> None:
-        """As `expect`, but the call named is answered: whoever made it gets to know later."""
-        self.expect(kill, stop)
-        self._is_cut_off = False
 
     def disarm(self) -> list[Point]:
         """Let nothing end any more; give the calls seen, up to the one that ended something."""

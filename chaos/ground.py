@@ -27,6 +27,8 @@ from pyvatti.sandbox.world import World
 LOOK = 0.01  # seconds between two looks at a condition
 PATIENCE = 40.0  # seconds for anything that must happen
 SPEED = 20.0
+GRACE_SECONDS = 30.0
+"""The pod's termination grace, as Kubernetes gives it by default."""
 LAUNCH = ROOT / "tests" / "data" / "payloads" / "launch-ok-trait-pfile.json"
 HURRY = {
     "POLL_INTERVAL": "0.2",
@@ -77,6 +79,7 @@ class Ground:
         self._stack = AsyncExitStack()
         self._is_up = asyncio.Event()
         self._meant = False
+        self._asked_at: float | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -126,6 +129,13 @@ class Ground:
             [service.ended]
         )  # the rest is the supervisor's: a dead caller is cut off
         return service.ended.result()
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to the service; that it ends as it must is checked when it has."""
+        self._meant, self._asked_at = True, time.monotonic()
+        self.kills += 1
+        self._is_up.clear()
+        self.service.send(signal.SIGTERM)
 
     def read_log(self) -> None:
         """Tell the witness when services said that they had lost the Lease."""
@@ -207,9 +217,23 @@ class Ground:
                 code = self.service.ended.result()
                 self.witness.accuse(f"the service ended by itself with exit code {code}")
             self._meant = False
+            self._judge_gentle_end()
             if not self.keep_lease:
                 self._drop_lease()
             self.service = await self._start()
+
+    def _judge_gentle_end(self) -> None:
+        """Check that a service which was asked to end did so in time and gave the Lease back."""
+        if self._asked_at is None:
+            return
+        seconds, self._asked_at = time.monotonic() - self._asked_at, None
+        if seconds > GRACE_SECONDS:
+            self.witness.accuse(f"after SIGTERM the service took {seconds:.1f} s to end")
+        if (code := self.service.ended.result()) not in (0, -signal.SIGTERM):
+            self.witness.accuse(f"after SIGTERM the exit code is {code}")
+        lease = self.world.kube.store.find(LEASES, self.world.namespace, "pyvatti")
+        if lease is not None and lease["spec"].get("holderIdentity"):
+            self.witness.accuse("after SIGTERM the Lease is still held")
 
     def _drop_lease(self) -> None:
         with suppress(ApiError):

@@ -34,13 +34,12 @@ class Tally:
     missed: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    is_done: bool = False
 
-    def merge(self, other: "Tally") -> None:
-        """Add another line to this one."""
-        for name in ("kills", "faults", "jobs", "repeats", "unanswered"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("missed", "violations", "leftovers"):
-            getattr(self, name).extend(getattr(other, name))
+    @property
+    def wrong(self) -> int:
+        """How much is not as it must be."""
+        return len(self.violations) + len(self.leftovers)
 
     def add(self, finding: Finding, where: str) -> None:
         """Count what was found about one job."""
@@ -50,17 +49,20 @@ class Tally:
         self.unanswered += finding.unanswered
 
 
-async def explore(zygote: Zygote, story: Story, *, most: int | None = None) -> Tally:
-    """Kill at every call of a story, `most` of them at most; give what was found."""
-    tally = Tally(story.name)
+async def explore(zygote: Zygote, story: Story, most: int | None, tally: Tally) -> None:
+    """Kill at every call of a story, `most` of them at most; tally what is found."""
     with tempfile.TemporaryDirectory() as folder:
-        ground = Ground(zygote, Path(folder), plans=story.plans, changes=story.settings)
+        ground = Ground(
+            zygote,
+            Path(folder),
+            plans=story.plans,
+            changes=story.settings,
+            keep_lease=story.is_gentle,
+        )
         async with ground:
             await Explorer(ground, story, tally).explore(most)
         tally.violations += ground.witness.violations
         tally.violations += leaks(ground.log, ground.witness.secrets)
-        tally.kills = ground.kills
-    return tally
 
 
 class Explorer:
@@ -133,11 +135,16 @@ class Explorer:
             found += new
 
     def _arm(self, kill: Kill | None) -> None:
-        self._ground.calls.expect(kill, self._end)
+        calls = self._ground.calls
+        calls.expect(kill, self._end, is_cut_off=not self._story.is_gentle)
 
     async def _end(self) -> None:
+        self._tally.kills += 1
         self._ground.environment |= self._story.later
-        await self._ground.kill()
+        if self._story.is_gentle:
+            self._ground.ask_to_end()
+        else:
+            await self._ground.kill()
 
     async def _reset(self) -> None:
         """Go back to the first settings."""

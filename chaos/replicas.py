@@ -1,9 +1,10 @@
 """What happens to replicas: the leader dies, is paused, cut off, slow; all are replaced under load.
 
-Each scenario gives a tally; that one replica acts at a time is proven from the stand-ins' own log.
+Each scenario gives a tally; that one replica acts at a time is proven by the ledger.
 """
 
 import asyncio
+import random
 import signal
 import tempfile
 import time
@@ -13,15 +14,16 @@ from pathlib import Path
 
 from chaos.cables import Health
 from chaos.calls import Kill, Point, Side
-from chaos.fleet import LEASE_SECONDS, TAKE_OVER_SECONDS, Fleet, Replica
-from chaos.ground import LOOK, PATIENCE
+from chaos.fleet import TAKE_OVER_SECONDS, Fleet, Replica
+from chaos.ground import GRACE_SECONDS, LOOK, PATIENCE
 from chaos.killing import Tally, leaks
+from chaos.ledger import LEASE_SECONDS
 from chaos.process import Zygote
 from chaos.rules import Expected, is_at_rest, judge
 from chaos.stories import SUCCEEDED
-from pyvatti.sandbox.driver_plans import PLANS, Plans, everyone
+from pyvatti.sandbox.driver_plans import PLANS, everyone
 
-GRACE_SECONDS = 30.0
+RANDOM_PAUSES = 6
 PAUSES = (
     Kill(Point("storage POST bucket", 1), Side.AFTER),
     Kill(Point("storage POST bucket", 2), Side.BEFORE),
@@ -45,8 +47,8 @@ Scenario = Callable[[Fleet, "Load"], Awaitable[None]]
 class Load:
     """Users that post to any living replica, and what they were answered."""
 
-    def __init__(self, fleet: Fleet, tally: Tally) -> None:
-        self.fleet, self.tally = fleet, tally
+    def __init__(self, fleet: Fleet, tally: Tally, where: str) -> None:
+        self.fleet, self.tally, self.where = fleet, tally, where
         self.accepted: list[str] = []
 
     async def post(self, replica: Replica | None = None) -> str:
@@ -78,7 +80,7 @@ class Load:
             finding = judge(world, fleet.witness, None, expected)
             if not rests:
                 finding.violations.append(f"{job_id}: does not come to rest")
-            self.tally.add(finding, self.tally.name)
+            self.tally.add(finding, self.where)
 
 
 async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
@@ -91,32 +93,30 @@ async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bo
     return True
 
 
-async def play(zygote: Zygote, name: str, scenario: Scenario, plans: Plans | None = None) -> Tally:
-    """Play one scenario with two replicas; give what was found."""
-    tally = Tally(f"replicas: {name}")
+async def play(zygote: Zygote, scenario: Scenario, tally: Tally, where: str = "") -> None:
+    """Play one scenario with two replicas; tally what is found, named by `where` or the line."""
     with tempfile.TemporaryDirectory() as folder:
-        plans = plans or everyone(PLANS["success"])
+        plans = everyone(PLANS["success"])
         async with Fleet(zygote, Path(folder), plans=plans) as fleet:
             await fleet.start("a")
             await until(lambda: fleet.leader is not None)
             await fleet.start("b")
-            load = Load(fleet, tally)
+            load = Load(fleet, tally, where or tally.name)
             await scenario(fleet, load)
             await load.finish()
             tally.violations += fleet.witness.violations
-            tally.violations += [f"{tally.name}: {act}" for act in fleet.double_acts()]
+            tally.violations += [f"{load.where}: {act}" for act in fleet.ledger.misdeeds()]
             tally.violations += leaks(fleet.log, fleet.witness.secrets)
             tally.kills += fleet.kills
-    return tally
 
 
-async def _take_over(fleet: Fleet, load: Load, old: Replica) -> None:
+async def _take_over(fleet: Fleet, load: Load, old: Replica, began: float | None = None) -> None:
     """Wait until another replica holds the Lease; it must not take too long."""
-    began = time.monotonic()
+    began = began or time.monotonic()
     if not await until(lambda: fleet.leader not in (None, old)):
-        load.tally.violations.append(f"{load.tally.name}: nobody took over")
+        load.tally.violations.append(f"{load.where}: nobody took over")
     elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS:
-        load.tally.violations.append(f"{load.tally.name}: take-over took {seconds:.1f} s")
+        load.tally.violations.append(f"{load.where}: take-over took {seconds:.1f} s")
 
 
 def _leader(fleet: Fleet) -> Replica:
@@ -147,18 +147,36 @@ def leader_paused_at(pause: Kill) -> Scenario:
             old.service.send(signal.SIGSTOP)
             load.tally.faults += 1
 
-        fleet.calls.pause(pause, stop)
+        fleet.calls.expect(pause, stop, is_cut_off=False)
         for _ in range(3):
             await load.post(fleet.others(old)[0])
         if not await until(lambda: not fleet.calls.is_armed):
-            load.tally.missed.append(f"{load.tally.name}: {pause}")
+            load.tally.missed.append(f"{load.where}: {pause}")
+            return
         await _take_over(fleet, load, old)
-        done = len(fleet.acts)
-        await until(lambda: len(fleet.acts) > done, patience=1.0)  # the new one is at work
+        acts = fleet.ledger.acts
+        done = len(acts)
+        await until(lambda: len(acts) > done, patience=1.0)  # the new one is at work
         old.service.send(signal.SIGCONT)
         await asyncio.sleep(1)  # what it still had in hand would show now
 
     return scenario
+
+
+async def leader_paused_at_random(fleet: Fleet, load: Load) -> None:
+    """Pause whoever leads, busy, at any moment, again and again."""
+    dice = random.Random(len(PAUSES))  # noqa: S311
+    for _ in range(RANDOM_PAUSES):
+        old = _leader(fleet)
+        for _ in range(3):
+            await load.post(fleet.others(old)[0])
+        await asyncio.sleep(dice.random() * 0.5)
+        old.service.send(signal.SIGSTOP)
+        load.tally.faults += 1
+        await _take_over(fleet, load, old)
+        await asyncio.sleep(dice.random() * 0.2)
+        old.service.send(signal.SIGCONT)
+        await asyncio.sleep(0.5)
 
 
 def leader_cut_off(health: Health) -> Scenario:
@@ -205,46 +223,54 @@ async def follower_slow(fleet: Fleet, load: Load) -> None:
             cable.delay = 0.0  # else no launch is ever quick enough
 
 
-async def rolling_restart(fleet: Fleet, load: Load) -> None:
-    """Replace every replica twice, new ones first, while users post to whoever lives."""
-    done = asyncio.Event()
+def rolling_restart(times: int) -> Scenario:
+    """Replace so many replicas, each by a new one first, while users post to whoever lives."""
 
-    async def post_all() -> None:
-        while not done.is_set():
-            await load.post()
-            await asyncio.sleep(0.2)
+    async def scenario(fleet: Fleet, load: Load) -> None:
+        done = asyncio.Event()
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(post_all())
-        for number in range(4):
-            old = next(iter(fleet.replicas.values()))
-            await fleet.start(f"r{number}")
-            del fleet.replicas[old.name]
-            old.service.send(signal.SIGTERM)
-            await asyncio.wait([old.service.ended], timeout=GRACE_SECONDS)
-            if old.service.alive:
-                load.tally.violations.append(f"{old.name} did not end within {GRACE_SECONDS} s")
-            elif fleet.leader is None or fleet.leader is old:
-                await _take_over(fleet, load, old)
-            load.tally.kills += 1
-        done.set()
+        async def post_all() -> None:
+            while not done.is_set():
+                await load.post()
+                await asyncio.sleep(0.2)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(post_all())
+            for number in range(times):
+                await _replace(fleet, load, f"r{number}")
+            done.set()
+
+    return scenario
+
+
+async def _replace(fleet: Fleet, load: Load, name: str) -> None:
+    """Start a replica, then end the oldest one by SIGTERM."""
+    old = next(iter(fleet.replicas.values()))
+    await fleet.start(name)
+    led = fleet.leader is old
+    del fleet.replicas[old.name]
+    began = time.monotonic()
+    old.service.send(signal.SIGTERM)
+    await asyncio.wait([old.service.ended], timeout=GRACE_SECONDS)
+    load.tally.kills += 1
+    if old.service.alive:
+        load.tally.violations.append(f"{old.name} did not end within {GRACE_SECONDS} s")
+    elif led:
+        await _take_over(fleet, load, old, began)
 
 
 SCENARIOS: dict[str, Scenario] = {
     "leader killed": leader_killed,
     "leader's API server silent": leader_cut_off(Health.FROZEN),
     "leader's API server refuses": leader_cut_off(Health.CUT),
+    "leader paused at random": leader_paused_at_random,
     "leader slow": leader_slow,
     "follower slow": follower_slow,
-    "rolling restart under load": rolling_restart,
+    "rolling restart under load": rolling_restart(4),
 }
 
 
-async def replicas(zygote: Zygote, pauses: tuple[Kill, ...] = PAUSES) -> list[Tally]:
-    """Play everything; the pauses are one line of the table."""
-    tallies = [await play(zygote, name, scenario) for name, scenario in SCENARIOS.items()]
-    paused = Tally("replicas: leader paused in a call")
-    for pause in pauses:
-        tally = await play(zygote, f"leader paused {pause}", leader_paused_at(pause))
-        paused.merge(tally)
-    return [*tallies, paused]
+async def leader_paused_in_calls(zygote: Zygote, tally: Tally) -> None:
+    """Pause the leader once in each of these calls; one line of the table."""
+    for pause in PAUSES:
+        await play(zygote, leader_paused_at(pause), tally, f"leader paused {pause}")

@@ -58,9 +58,9 @@ SETTINGS = {
 ORPHANS = ("intp77777777771", "intp77777777772")
 
 
-async def soak(zygote: Zygote, seed: int, seconds: float) -> Tally:
+async def soak(zygote: Zygote, seed: int, seconds: float, tally: Tally) -> None:
     """Let everything happen for so many seconds, then come to rest and judge."""
-    tally = Tally(f"soak, seed {seed}")
+    tally.name = f"soak, seed {seed}"
     chosen: dict[str, Plan] = {}
 
     def plan_of(pod: dict[str, Any]) -> Plan:
@@ -71,7 +71,6 @@ async def soak(zygote: Zygote, seed: int, seconds: float) -> Tally:
             await Soak(ground, chosen, random.Random(seed), tally).run(seconds)  # noqa: S311
         tally.violations += [*ground.witness.violations, *leaks(ground.log, ground.witness.secrets)]
         tally.kills = ground.kills
-    return tally
 
 
 class Soak:

@@ -24,13 +24,18 @@ FOREVER = Plan(run_seconds=1e6)
 
 
 async def start_up(
-    zygote: Zygote, live: int = 1000, records: int = 5000, quiet: float = QUIET_SECONDS
-) -> Tally:
+    zygote: Zygote,
+    tally: Tally,
+    *,
+    live: int = 1000,
+    records: int = 5000,
+    quiet: float = QUIET_SECONDS,
+) -> None:
     """Kill a service with so many live jobs, start another from nothing, and look what it does.
 
     `quiet`: seconds in which nothing may be done.
     """
-    tally = Tally(f"start-up, {live} jobs, {records} records", jobs=live)
+    tally.name, tally.jobs = f"start-up, {live} jobs, {records} records", live
     changes = {"MAX_CONCURRENT_JOBS": str(RUNNING)}
     with tempfile.TemporaryDirectory() as folder:
         plans = everyone(FOREVER)
@@ -43,7 +48,6 @@ async def start_up(
         tally.violations += [*ground.witness.violations]
         tally.violations += leaks(ground.log, ground.witness.secrets)
         tally.kills = ground.kills
-    return tally
 
 
 async def _fill(ground: Ground, live: int) -> None:

@@ -38,7 +38,7 @@ class Story:
 
     `settings` are the service's, `later` those it is restarted with. With `is_queued` another job
     holds the only slot of each run. After each death of `twice` the next service dies as well, at
-    every call it makes.
+    every call it makes. With `is_gentle` the service is asked to end (SIGTERM) instead of killed.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Story:
     settings: Mapping[str, str] = field(default_factory=dict)
     later: Mapping[str, str] = field(default_factory=dict)
     is_queued: bool = False
+    is_gentle: bool = False
     twice: tuple[Kill, ...] = ()
 
     @property
@@ -206,6 +207,7 @@ async def _edits(ground: Ground, job_id: str) -> bool:
 STORIES: tuple[Story, ...] = (
     Story(name="success", twice=(RELEASED,)),
     Story(name="success, launched once", act=_once, ends=SUCCEEDED),
+    Story(name="success, ended by SIGTERM", is_gentle=True),
     Story(name="task failure", plan=PLANS["task_failure"], ends=FAILED),
     Story(name="transfer failure", plan=PLANS["transfer_fails"], ends=FAILED),
     Story(

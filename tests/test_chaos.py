@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from chaos.calls import WRITE, Answer, Call, Kill, Point, Side
-from chaos.ground import Ground
+from chaos.ground import GRACE_SECONDS, Ground
 from chaos.killing import Explorer, Tally
 from chaos.process import Zygote
 from chaos.rules import Expected, judge
@@ -19,9 +19,6 @@ from pyvatti.sandbox.driver_plans import everyone
 from pyvatti.sandbox.kube.resources import LEASES, PODS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-GRACE_SECONDS = 30.0
-"""The pod's termination grace, as Kubernetes gives it by default."""
 
 JOB = "INTP00000000513"
 
@@ -167,6 +164,7 @@ async def test_a_service_that_dies_again_and_again_still_brings_a_job_to_its_end
 
 
 async def test_a_start_with_many_jobs_and_records_is_quick_and_does_nothing_twice(zygote):
-    tally = await start_up(zygote, live=30, records=500, quiet=1.0)
+    tally = Tally("start-up")
+    await start_up(zygote, tally, live=30, records=500, quiet=1.0)
 
     assert tally.violations + tally.leftovers == []
