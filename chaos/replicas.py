@@ -213,7 +213,7 @@ async def follower_slow(fleet: Fleet, load: Load) -> None:
     """Accept by a replica so slow that the leader takes its launches for abandoned ones."""
     follower = fleet.others(_leader(fleet))[0]
     cable = follower.cables["kubernetes"]
-    for delay in (0.1, 0.15, 0.2, 0.25):
+    for delay in (0.1, 0.2, 0.25, 0.29):
         cable.delay = delay
         load.tally.faults += 1
         async with asyncio.TaskGroup() as group:

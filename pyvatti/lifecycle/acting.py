@@ -26,6 +26,7 @@ from pyvatti.kube import JOBS, PODS, SECRETS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
+from pyvatti.lifecycle.withdrawing import withdraw
 from pyvatti.models import Job, Manifest, Presence, Removal, State, Verdict
 from pyvatti.policy import Observed, Progress
 from pyvatti.policy import actions as act
@@ -284,8 +285,11 @@ class Hands:
             await self._doors.kube.create(SECRETS, secret)
         except AlreadyExists:
             found = await self._doors.kube.get(SECRETS, job.names.transfer_secret)
-            if found is None or labels.owner_uid(found) != job.uid:
+            if found is None:
                 raise
+            if labels.owner_uid(found) != job.uid:
+                name = job.names.transfer_secret
+                raise NotOurs(f"Secret {name} belongs to somebody else") from None
         return replace(done, transfer_made=True, transfer_gone=False)
 
     async def _look_for_report(self, job: Job, done: Progress) -> Progress:
@@ -384,26 +388,3 @@ class Hands:
         except NamespaceTerminating:
             log.warning("no record: the namespace is being deleted")
         return replace(done, recorded=True)
-
-
-async def withdraw(doors: Doors, job: Job) -> None:
-    """Remove a Job whose accept failed: silently, for nobody was promised anything.
-
-    The mark comes first and the look for the Secret after it; who completes an accept stores the
-    Secret first and looks for the mark after it. So never do both believe they succeeded.
-    """
-    if not job.withdrawn:
-        raw = await doors.kube.merge_patch(JOBS, job.names.base, jobs.withdrawal_patch(job))
-        job = doors.cache.note_job(raw)
-    if await is_stored(doors, job):
-        raw = await doors.kube.merge_patch(JOBS, job.names.base, jobs.restore_patch(job))
-        doors.cache.note_job(raw)
-        return
-    await doors.kube.delete(JOBS, job.names.base, uid=job.uid, propagation="Foreground")
-    log.warning("launch withdrawn: it was never accepted completely", job=job.names.base)
-
-
-async def is_stored(doors: Doors, job: Job) -> bool:
-    """Tell whether the driver's Secret of this very Job is there: its accept was complete."""
-    secret = await doors.kube.get(SECRETS, job.names.base)
-    return secret is not None and labels.owner_uid(secret) == job.uid

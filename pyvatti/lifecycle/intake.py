@@ -4,6 +4,7 @@ The Job's name is the lock: the API server refuses the second POST of an id. Any
 """
 
 import contextlib
+import time
 
 import structlog
 
@@ -22,8 +23,8 @@ from pyvatti.jobs import names_for, queued_patch, read_job
 from pyvatti.kube import JOBS, SECRETS
 from pyvatti.launch import LaunchRequest
 from pyvatti.lifecycle import records
-from pyvatti.lifecycle.acting import is_stored, withdraw
 from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.withdrawing import is_stored, withdraw
 from pyvatti.manifests import redact
 from pyvatti.models import Job, Manifest, Names, State
 
@@ -47,6 +48,7 @@ class Intake:
         Raises JobExists, JobFinished, and Unavailable or Rejected if it could not be written:
         then nobody was promised anything and the job will not run.
         """
+        began = time.monotonic()
         names = names_for(request.job_id, self._doors.settings.namespace)
         manifest = self._doors.renderer.job(request, names)
         try:
@@ -61,6 +63,9 @@ class Intake:
         with self._doors.cache.accepting(job):
             self._doors.cache.note_job(raw)
             await self._complete(request, job)
+            grace = self._doors.settings.accept_grace.total_seconds()
+            if time.monotonic() - began > grace / 2:  # it may have been taken for abandoned
+                await self._require_kept(job)
         log.info("job accepted", job=names.base)
         self._doors.events.note(
             job, "Accepted", "the request is stored; the job is queued", self._doors.clock()
@@ -124,6 +129,10 @@ class Intake:
             return  # it was accepted before; that its Secret is gone is the controller's to judge
         await self._refuse_finished(job.names)
         await self._store(request, job)
+        await self._require_kept(job)
+
+    async def _require_kept(self, job: Job) -> None:
+        """Look for the mark of a withdrawal, after the Secret is stored (see `withdraw`)."""
         raw = await self._doors.kube.get(JOBS, job.names.base)
         if raw is None or raw["metadata"]["uid"] != job.uid or read_job(raw).withdrawn:
             raise Unavailable("an earlier launch of this id is being withdrawn", retry_after=2)
