@@ -76,10 +76,11 @@ async def _do(parts: Mapping[str, Part], lines: list[Tally], side_by_side: int) 
 
     async def work() -> None:
         for name, part in left:
-            lines.append(Tally(name))
-            await part(lines[-1])
-            lines[-1].is_done = True
-            print(f"done: {lines[-1].name}", flush=True)
+            tally = Tally(name)
+            lines.append(tally)
+            await part(tally)
+            tally.is_done = True
+            print(f"done: {tally.name}", flush=True)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(side_by_side):
@@ -125,7 +126,9 @@ def _sum_up(lines: list[Tally], seconds: float) -> int:
     wrong = [text for tally in lines for text in (*tally.violations, *tally.leftovers)]
     missed = [text for tally in lines for text in tally.missed]
     if missed:
-        print(f"{len(missed)} calls were not made again when the service was to die in them")
+        print(f"{len(missed)} calls were not made again when the service was to die in them:")
+    for text in missed:
+        print(f"       {text}")
     for text in wrong:
         print(f"WRONG  {text}")
     print("as it must be" if not wrong else "NOT as it must be")

@@ -50,6 +50,7 @@ class Load:
     def __init__(self, fleet: Fleet, tally: Tally, where: str) -> None:
         self.fleet, self.tally, self.where = fleet, tally, where
         self.accepted: list[str] = []
+        self.refused: list[str] = []
 
     async def post(self, replica: Replica | None = None) -> str:
         """Launch one more job by a replica, or by any until it is accepted."""
@@ -70,13 +71,23 @@ class Load:
         self.tally.violations.append(f"{job_id}: no launch is answered 201")
         return job_id
 
+    async def post_once(self, replica: Replica) -> None:
+        """Launch one more job by a replica that may not be able to take it."""
+        self.tally.jobs += 1
+        job_id = f"INTP{self.tally.jobs:011}"
+        status = await self.fleet.post(replica, job_id)
+        (self.accepted if status == 201 else self.refused).append(job_id)
+        if status not in (0, 201, 503):
+            self.tally.violations.append(f"{job_id}: POST /launch answered {status}")
+
     async def finish(self) -> None:
         """Wait until every job is at rest, and judge."""
         fleet, world = self.fleet, self.fleet.world
-        for job_id in self.accepted:
-            at_rest = partial(is_at_rest, world, job_id.lower(), accepted=True)
+        for job_id in [*self.accepted, *self.refused]:
+            accepted = job_id in self.accepted
+            at_rest = partial(is_at_rest, world, job_id.lower(), accepted=accepted)
             rests = await until(at_rest)
-            expected = Expected(job_id=job_id, accepted=True, ends=SUCCEEDED)
+            expected = Expected(job_id=job_id, accepted=accepted, ends=SUCCEEDED)
             finding = judge(world, fleet.witness, None, expected)
             if not rests:
                 finding.violations.append(f"{job_id}: does not come to rest")
@@ -190,6 +201,7 @@ def leader_cut_off(health: Health) -> Scenario:
         load.tally.faults += 1
         for _ in range(3):
             await load.post(fleet.others(old)[0])
+            await load.post_once(old)
         await _take_over(fleet, load, old)
         await asyncio.sleep(0.5)
         old.cables["kubernetes"].set(Health.WHOLE)

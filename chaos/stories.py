@@ -22,6 +22,7 @@ FOREVER = Plan(transfer_seconds=1e5)
 LONG_TRANSFER = Plan(transfer_seconds=200)
 LONG_RUN = Plan(run_seconds=400)
 RELEASED = Kill(Point("kubernetes PATCH jobs", 1), Side.AFTER)
+RENEWED = Kill(Point("kubernetes PUT leases", 1), Side.AFTER)
 CANCELLED = Kill(Point("kubernetes DELETE jobs", 1), Side.AFTER)
 SUCCEEDED, FAILED = frozenset({"succeeded"}), frozenset({"failed"})
 
@@ -39,6 +40,7 @@ class Story:
     `settings` are the service's, `later` those it is restarted with. With `is_queued` another job
     holds the only slot of each run. After each death of `twice` the next service dies as well, at
     every call it makes. With `is_gentle` the service is asked to end (SIGTERM) instead of killed.
+    With `is_between_jobs` it dies in calls that are made for no job: election, lists, watches.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Story:
     later: Mapping[str, str] = field(default_factory=dict)
     is_queued: bool = False
     is_gentle: bool = False
+    is_between_jobs: bool = False
     twice: tuple[Kill, ...] = ()
 
     @property
@@ -208,6 +211,7 @@ STORIES: tuple[Story, ...] = (
     Story(name="success", twice=(RELEASED,)),
     Story(name="success, launched once", act=_once, ends=SUCCEEDED),
     Story(name="success, ended by SIGTERM", is_gentle=True),
+    Story(name="success, killed in election and watches", is_between_jobs=True, twice=(RENEWED,)),
     Story(name="task failure", plan=PLANS["task_failure"], ends=FAILED),
     Story(name="transfer failure", plan=PLANS["transfer_fails"], ends=FAILED),
     Story(
@@ -235,6 +239,12 @@ STORIES: tuple[Story, ...] = (
         plan=LONG_TRANSFER,
         ends=FAILED,
         settings={"TIMEOUT_SECONDS": "1"},
+    ),
+    Story(
+        name="time-out while running",
+        plan=LONG_RUN,
+        ends=FAILED,
+        settings={"DEPLOYED_TIMEOUT_SECONDS": "1"},
     ),
     Story(name="backend down", act=_outage),
     Story(

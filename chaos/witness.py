@@ -51,6 +51,7 @@ class Seen:
     transfer_gone_at: float | None = None
     transfer_exists: bool = False
     is_marked: bool = False
+    written: set[int] = field(default_factory=set)
     told: list[Told] = field(default_factory=list)
 
     @property
@@ -113,6 +114,8 @@ class Witness:
         self._look_for_secrets(resource.kind, name, new)
         if resource.kind == "Job":
             self._job_changed(name, new)
+            if change == "DELETED":
+                self._job_gone(name, new)
         elif resource.kind == "Pod":
             self._pod_changed(new)
 
@@ -137,8 +140,16 @@ class Witness:
         if state in TERMINAL and state not in ends[-1:]:
             ends.append(state)
         for notice in _parsed(marks.get(labels.OUTBOX)) or []:
+            seen.written.add(notice["sequence"])
             if notice.get("delivery", "pending") != "pending":
                 seen.settled.setdefault(notice["sequence"], time.monotonic())
+
+    def _job_gone(self, base: str, last: dict[str, Any]) -> None:
+        """Check that a Job was let go only when its buckets were gone."""
+        buckets, uid = self.world.storage.buckets, last["metadata"]["uid"]
+        bucket = buckets.get(f"{self.world.namespace}-{base}-work")
+        if bucket is not None and bucket.labels.get(labels.BUCKET_JOB_UID) == uid:
+            self.accuse(f"Job {base} was let go while its work bucket was there")
 
     def _pod_changed(self, new: dict[str, Any]) -> None:
         metadata = new["metadata"]
@@ -167,13 +178,16 @@ class Witness:
         if call.neighbour != "backend" or found is None:
             return
         said = _parsed(answer.request) or {}
-        self.jobs[found.group(1).lower()].told.append(
+        seen, sequence = self.jobs[found.group(1).lower()], call.headers["x-hattivatti-sequence"]
+        if int(sequence) not in seen.written:
+            self.accuse(f"{found.group(1)}: {said.get('event')} was told before it was stored")
+        seen.told.append(
             Told(
                 at=time.monotonic(),
                 epoch=self.epoch,
                 event=str(said.get("event")),
                 event_id=call.headers.get("x-hattivatti-event-id", ""),
-                sequence=int(call.headers.get("x-hattivatti-sequence", "0")),
+                sequence=int(sequence),
                 body=said,
                 status=answer.status,
                 arrived=answer.arrived,
