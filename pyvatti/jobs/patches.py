@@ -1,0 +1,139 @@
+"""PURE: our values written back to a Job, as merge patches that fit only the version read."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from pyvatti import labels
+from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict, dump_witness
+from pyvatti.models import Delivery, Event, Job, Manifest, Notice, Pod, State, Verdict
+
+EVENT_OF = {
+    State.DEPLOYED: Event.DEPLOYED,
+    State.SUCCEEDED: Event.SUCCEEDED,
+    State.FAILED: Event.FAILED,
+}
+
+
+def add_notice(job: Job, verdict: Verdict, now: datetime) -> tuple[Notice, ...]:
+    """Give the outbox with the event of a new state; a terminal event drops a pending `deployed`.
+
+    An outbox that holds a terminal event never gets another one.
+    """
+    event = EVENT_OF.get(verdict.state)
+    if event is None or any(notice.event is not Event.DEPLOYED for notice in job.outbox):
+        return job.outbox
+    kept = job.outbox
+    if verdict.state.is_terminal:
+        kept = tuple(
+            replace(notice, delivery=Delivery.DROPPED, settled_at=now)
+            if notice.delivery is Delivery.PENDING
+            else notice
+            for notice in kept
+        )
+    notice = Notice(
+        sequence=len(kept) + 1,
+        event=event,
+        at=now,
+        trace_name=verdict.trace_name,
+        trace_exit=verdict.trace_exit,
+    )
+    return (*kept, notice)
+
+
+def transition_patch(job: Job, verdict: Verdict, now: datetime, witness: Pod | None) -> Manifest:
+    """Enter a state: label, time, verdict, witness and the event for the backend in one write."""
+    annotations = {
+        labels.TRANSITIONS: dump_transitions(_entered(job, verdict.state, now)),
+        labels.VERDICT: dump_verdict(verdict),
+        labels.OUTBOX: dump_outbox(add_notice(job, verdict, now)),
+    }
+    if witness is not None:
+        annotations[labels.WITNESS] = dump_witness(witness)
+    return _patch(job, annotations, labels={labels.STATE: verdict.state.value})
+
+
+def release_patch(job: Job, now: datetime) -> Manifest:
+    """Enter Created and let the Job controller start the pod, in one write."""
+    return {**created_patch(job, now), "spec": {"suspend": False}}
+
+
+def created_patch(job: Job, now: datetime) -> Manifest:
+    """Enter Created for a Job that somebody else (Kueue) has released."""
+    transitions = {labels.TRANSITIONS: dump_transitions(_entered(job, State.CREATED, now))}
+    return _patch(job, transitions, labels={labels.STATE: State.CREATED.value})
+
+
+def queued_patch(job: Job) -> Manifest:
+    """Note that the accept was seen complete, for a job that has to wait for its slot."""
+    return _patch(job, {labels.TRANSITIONS: dump_transitions({State.REQUESTED: job.accepted_at})})
+
+
+def queue_patch(job: Job, queue: str) -> Manifest:
+    """Hand a prepared Job to Kueue, which owns `suspend` from then on."""
+    return _patch(job, {}, labels={labels.KUEUE_QUEUE: queue})
+
+
+def witness_patch(job: Job, witness: Pod) -> Manifest:
+    """Keep how the pod ended, for the pod may vanish before the job is judged."""
+    return _patch(job, {labels.WITNESS: dump_witness(witness)})
+
+
+def outbox_patch(job: Job, *changed: Notice) -> Manifest:
+    """Write back how the delivery of some events stands; they are known by their sequence."""
+    news = {notice.sequence: notice for notice in changed}
+    outbox = tuple(news.get(notice.sequence, notice) for notice in job.outbox)
+    return _patch(job, {labels.OUTBOX: dump_outbox(outbox)})
+
+
+def withdrawal_patch(job: Job) -> Manifest:
+    """Mark a Job whose accept failed and let go of it, so that its deletion is silent."""
+    patch = _patch(job, {labels.WITHDRAWN: "true"})
+    patch["metadata"]["finalizers"] = _others(job)
+    return patch
+
+
+def restore_patch(job: Job) -> Manifest:
+    """Take a withdrawal back: another launch of the same request completed the accept."""
+    patch = _patch(job, {})
+    patch["metadata"]["annotations"] = {labels.WITHDRAWN: None}
+    patch["metadata"]["finalizers"] = [*_others(job), labels.FINALIZER]
+    return patch
+
+
+def repair_patch(job: Job) -> Manifest:
+    """Put back what an operator edited away: our finalizer, the state label."""
+    patch = _patch(job, {}, labels={labels.STATE: job.state.value})
+    patch["metadata"]["finalizers"] = [*_others(job), labels.FINALIZER]
+    return patch
+
+
+def identity_patch(job: Job, identity: Mapping[str, str]) -> Manifest:
+    """Put back the labels by which we find the Job, which somebody edited away."""
+    return _patch(job, {}, labels={**identity, labels.STATE: job.state.value})
+
+
+def finalizer_patch(job: Job) -> Manifest:
+    """Let go of the Job: remove our finalizer, keep those of others."""
+    return {"metadata": {"resourceVersion": job.resource_version, "finalizers": _others(job)}}
+
+
+def _patch(job: Job, annotations: dict[str, str], **metadata: Any) -> Manifest:
+    """Build a merge patch that only applies to the version of the Job that was read."""
+    return {
+        "metadata": {
+            "resourceVersion": job.resource_version,
+            "uid": job.uid,
+            "annotations": annotations,
+            **metadata,
+        }
+    }
+
+
+def _others(job: Job) -> list[str]:
+    return [name for name in job.finalizers if name != labels.FINALIZER]
+
+
+def _entered(job: Job, state: State, now: datetime) -> dict[State, datetime]:
+    return {State.REQUESTED: job.accepted_at} | job.transitions | {state: now}

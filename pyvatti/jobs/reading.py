@@ -1,0 +1,100 @@
+"""PURE: what a Job object says, read into our values.
+
+Tolerant: an annotation an operator broke counts as absent, and what can be derived from the rest
+of the object is derived, so one odd object stops nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pyvatti import labels
+from pyvatti.jobs.annotations import OUTBOX, TRANSITIONS, VERDICT, WITNESS, read_annotation
+from pyvatti.jobs.names import names_for
+from pyvatti.jobs.patches import EVENT_OF
+from pyvatti.models import Job, Manifest, Names, Notice, State, Verdict
+
+_STATE_OF = {event: state for state, event in EVENT_OF.items()}
+_ORDER = tuple(State)
+
+
+def read_time(text: str | None) -> datetime | None:
+    """Read a Kubernetes timestamp (RFC 3339); None where it is absent or no time."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None
+
+
+def read_job(raw: Manifest) -> Job:
+    """Read a batch/v1 Job: needs `{"metadata": {"name", "namespace", "uid", "resourceVersion"}}`.
+
+    The state is that of a terminal verdict or event, else the latest that a transition or an event
+    tells of. The label, which anybody may edit, only helps where neither is readable, and never
+    ends a job.
+    """
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    verdict = read_annotation(annotations, labels.VERDICT, VERDICT)
+    transitions = read_annotation(annotations, labels.TRANSITIONS, TRANSITIONS) or {}
+    outbox = read_annotation(annotations, labels.OUTBOX, OUTBOX) or ()
+    ended = _terminal_condition(status)
+    return Job(
+        names=_read_names(metadata, annotations),
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        state=_read_state(metadata, verdict, transitions, outbox),
+        accepted_at=read_time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC),
+        request_hash=annotations.get(labels.REQUEST_HASH, ""),
+        suspended=bool(spec.get("suspend")),
+        started=bool(status.get("startTime")),
+        deleting_since=read_time(metadata.get("deletionTimestamp")),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        ended=ended.get("type"),
+        ended_reason=ended.get("reason") or "",
+        ended_message=ended.get("message") or "",
+        ended_at=read_time(ended.get("lastTransitionTime")),
+        transitions=transitions,
+        outbox=outbox,
+        verdict=verdict,
+        witness=read_annotation(annotations, labels.WITNESS, WITNESS),
+        queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
+        withdrawn=labels.WITHDRAWN in annotations,
+        label=(metadata.get("labels") or {}).get(labels.STATE, ""),
+    )
+
+
+def _read_names(metadata: Mapping[str, Any], annotations: Mapping[str, str]) -> Names:
+    names = names_for(metadata["name"], metadata["namespace"])
+    return replace(
+        names,
+        run_name=annotations.get(labels.RUN_NAME) or names.run_name,
+        work_bucket=annotations.get(labels.WORK_BUCKET) or names.work_bucket,
+        results_bucket=annotations.get(labels.RESULTS_BUCKET) or names.results_bucket,
+    )
+
+
+def _read_state(
+    metadata: Mapping[str, Any],
+    verdict: Verdict | None,
+    transitions: Mapping[State, datetime],
+    outbox: tuple[Notice, ...],
+) -> State:
+    if verdict is not None and verdict.state.is_terminal:
+        return verdict.state
+    told = {_STATE_OF[notice.event] for notice in outbox}
+    named = told | {state for state in transitions if not state.is_terminal}
+    label = (metadata.get("labels") or {}).get(labels.STATE)
+    if not named and label in (State.CREATED, State.DEPLOYED):
+        return State(label)
+    return max(named, key=_ORDER.index, default=State.REQUESTED)
+
+
+def _terminal_condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find Complete or Failed with status "True"; other conditions may stand before it."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True":
+            return dict(condition)
+    return {}
