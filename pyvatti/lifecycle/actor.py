@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 
 from pyvatti.errors import PermanentError, PyvattiError, TransientError
-from pyvatti.lifecycle.acting import Hands, NotYet
+from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
+from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.withdrawing import is_stored
 from pyvatti.models import Job, State
 from pyvatti.policy import Action, Observed, Progress, decide, is_data_gone, wake_times

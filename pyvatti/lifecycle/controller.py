@@ -20,6 +20,7 @@ from pyvatti.lifecycle.courier import Courier
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.sweeper import Sweeper
+from pyvatti.lifecycle.writing import JobWriter
 from pyvatti.models import Job, State
 from pyvatti.policy import Slots, most_released
 
@@ -44,7 +45,8 @@ class Controller:
             wanted=self._wanted_runs,
             changed=self._run_changed,
         )
-        self._hands = Hands(doors, self._runs, self._admitted_now)
+        self._writer = JobWriter(doors)
+        self._hands = Hands(doors, self._writer, self._runs, self._admitted_now)
         self._may_act = may_act
         self._actors: dict[str, JobActor] = {}
         self._couriers: dict[str, Courier] = {}
@@ -104,7 +106,7 @@ class Controller:
         elif actor is None or actor.uid != job.uid:
             self._dismiss(base)
             actor = JobActor(self._doors, self._hands, self._runs, job, self._readmit)
-            courier = Courier(self._doors, self._hands, job)
+            courier = Courier(self._doors, self._writer, job)
             self._actors[base], self._couriers[base] = actor, courier
             group.create_task(actor.live(), name=f"actor {base}")
             group.create_task(courier.deliver(), name=f"courier {base}")

@@ -14,8 +14,8 @@ import structlog
 from pyvatti.backend import Answer, Reply
 from pyvatti.errors import PyvattiError
 from pyvatti.jobs import outbox_patch
-from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.writing import JobWriter
 from pyvatti.models import Delivery, Job, Manifest, Notice
 from pyvatti.telemetry import metrics
 
@@ -41,9 +41,9 @@ def back_off(failures: int, first: float, asked: float | None = None) -> float:
 class Courier:
     """Empties the outbox of one Job (name and uid)."""
 
-    def __init__(self, doors: Doors, hands: Hands, job: Job) -> None:
+    def __init__(self, doors: Doors, writer: JobWriter, job: Job) -> None:
         self.base, self.uid = job.names.base, job.uid
-        self._doors, self._hands = doors, hands
+        self._doors, self._writer = doors, writer
         self._changed = asyncio.Event()
         self._failures = 0
 
@@ -141,7 +141,7 @@ class Courier:
         if tries < FIRST_NOTED or tries & (tries - 1):
             return
         text = f"the backend did not take {name} in {tries} tries: {notice.answer}"
-        self._hands.note(job, "NotificationDelayed", text, warning=True)
+        self._writer.note(job, "NotificationDelayed", text, warning=True)
         try:
             await self._store(job, replace(notice, next_try_at=None))
         except PyvattiError as error:  # memory has it; the next noted try is written again
@@ -153,7 +153,7 @@ class Courier:
         metrics.notices.labels(settled.event.value, settled.delivery.value).inc()
         if settled.delivery is Delivery.DELIVERED:
             log.info("event delivered", event_name=settled.event.value, attempts=settled.attempts)
-            self._hands.note(job, "Notified", f"the backend took {settled.event.value}")
+            self._writer.note(job, "Notified", f"the backend took {settled.event.value}")
             return
         log.error(
             "event lost to the backend",
@@ -163,7 +163,7 @@ class Courier:
             answer=settled.answer,
         )
         text = f"{settled.event.value} is {settled.delivery.value}: {settled.answer}"
-        self._hands.note(job, "NotificationFailed", text, warning=True)
+        self._writer.note(job, "NotificationFailed", text, warning=True)
 
     async def _store(self, job: Job, told: Notice) -> None:
         """Write down how the telling of a pending event stands."""
@@ -172,4 +172,4 @@ class Courier:
             pending = any(notice.sequence == told.sequence for notice in newest.pending)
             return outbox_patch(newest, told) if pending else None
 
-        await self._hands.settle(job, build)
+        await self._writer.patch(job, build)
