@@ -143,7 +143,7 @@ def lists_the_past(on: Neighbourhood) -> Harm:
     expired = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
     for resource in (JOBS, PODS):
         found = kube.store.versions(resource, on.namespace, at)
-        view = View(resource, "", "Metadata", kube.store.now())
+        view = View(resource, "", "Metadata", kube.store.now)
         page = view.many(found, {"resourceVersion": str(at)})
         place = f"/{resource.plural}\\?"
         watch, listing = f"{place}.*watch=true", f"{place}.*limit=500"

@@ -333,6 +333,24 @@ async def test_kubeconfig_names_everything_a_client_needs(kube: KubeStandIn, tmp
     assert found["kind"] == "Namespace"
 
 
+async def test_ages_of_a_table_grow_while_it_is_watched(
+    kube: KubeStandIn, session: aiohttp.ClientSession
+):
+    kube.store.create(CONFIGMAPS, NAMESPACE, configmap("a", labels={"run": "a"}))
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    query = {"watch": "true", "labelSelector": "run=a", "timeoutSeconds": "10"}
+    async with session.get(MAPS, params=query, headers=accept) as answer:
+        first = orjson.loads(await answer.content.readline())
+        kube.store.offset = timedelta(hours=4)
+        kube.store.mutate(CONFIGMAPS, NAMESPACE, "a", lambda body: body["data"].update(x="y"))
+        second = orjson.loads(await answer.content.readline())
+
+    assert [item["object"]["rows"][0]["cells"] for item in (first, second)] == [
+        ["a", 1, "0s"],
+        ["a", 2, "4h"],
+    ]
+
+
 # Store
 
 

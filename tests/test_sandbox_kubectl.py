@@ -176,7 +176,8 @@ async def test_events_are_printed_and_chosen(kubectl: Kubectl):
     about = await kubectl.ok("events", "--for", "job/hello")
     chosen = await kubectl.ok("get", "events", "--field-selector=reason=Completed", "--no-headers")
 
-    assert [row[2] for row in lines(about)[1:]] == ["SuccessfulCreate", "Completed"]
+    # Times of Events are whole seconds: in the sandbox's hurry their order is not told.
+    assert {row[2] for row in lines(about)[1:]} == {"SuccessfulCreate", "Completed"}
     assert [row[2:4] for row in lines(chosen)] == [["Completed", "job/hello"]]
 
 

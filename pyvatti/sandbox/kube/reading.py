@@ -25,7 +25,7 @@ FUTURE_WAIT_SECONDS = 3.0
 def view_of(store: Store, call: Call) -> View:
     """Give the form in which a call wants its answer."""
     include = call.query.get("includeObject", "Metadata")
-    return View(call.resource, form_of(call.accept), include, store.now())
+    return View(call.resource, form_of(call.accept), include, store.now)
 
 
 def match_of(call: Call) -> Callable[[Body], bool] | None:

@@ -4,7 +4,7 @@ No storage; knows `Accept` and the shapes of lists and watch events.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,12 +39,15 @@ def form_of(accept: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One resource in one form; `include` (Object, Metadata, None) is for rows of a table."""
+    """One resource in one form; `include` (Object, Metadata, None) is for rows of a table.
+
+    `clock` is asked for each row: ages grow while a watch is open.
+    """
 
     resource: Resource
     form: str
     include: str
-    now: datetime
+    clock: Callable[[], datetime]
 
     def one(self, body: Body) -> bytes:
         """Write a single object."""
@@ -123,7 +126,7 @@ class View:
     def _table(self, bodies: list[Body], *, with_columns: bool) -> Body:
         rows = []
         for body in bodies:
-            row: Body = {"cells": tables.cells(self.resource, body, self.now)}
+            row: Body = {"cells": tables.cells(self.resource, body, self.clock())}
             if self.include == "Object":
                 row["object"] = body
             elif self.include != "None":
