@@ -169,7 +169,7 @@ class Cluster:
     @asynccontextmanager
     async def watch(self, path: str, **query: Any) -> AsyncIterator["Watch"]:
         """Open a watch."""
-        params = {"watch": "true", "timeoutSeconds": "60"}
+        params = {"watch": "true", "timeoutSeconds": str(round(PATIENCE))}
         params |= {name.rstrip("_"): str(value) for name, value in query.items()}
         async with self.session.get(path, params=params) as answer:
             try:
@@ -286,7 +286,7 @@ class Sandbox:
 async def connect(access: Access, namespace: str, capabilities: frozenset[str]) -> Any:
     """Open a client of a cluster."""
     connector = aiohttp.TCPConnector(ssl=access.ssl or True)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=PATIENCE)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=PATIENCE + 10)
     async with aiohttp.ClientSession(
         access.url,
         headers=access.headers,
