@@ -1,4 +1,4 @@
-"""How the tests read a kubeconfig: whatever a real cluster's looks like must do."""
+"""How the tests get into a real cluster and out of it again: kubeconfigs and clean-up."""
 
 import stat
 from pathlib import Path
@@ -8,6 +8,9 @@ import pytest
 import trustme
 import yaml
 from kube_access import read_kubeconfig
+from kube_cluster import Cluster
+
+pytest_plugins = ("kube_fixtures",)
 
 PLUGIN = """#!/bin/sh
 case "$KUBERNETES_EXEC_INFO" in *ExecCredential*) ;; *) exit 1 ;; esac
@@ -88,3 +91,20 @@ def test_client_certificate_is_shown_by_us_and_not_by_a_stranger(tmp_path: Path)
     assert access.ssl is not None
     assert access.bare_ssl is not None
     assert len(access.ssl.get_ca_certs()) == len(access.bare_ssl.get_ca_certs()) == 1
+
+
+async def test_clean_up_lets_go_what_a_failed_story_left(cluster: Cluster):
+    template = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}
+    left = {
+        "metadata": {"name": "left", "finalizers": ["nobody.test/serves"]},
+        "spec": {"suspend": True, "template": {"spec": template}},
+    }
+    space = await cluster.space()
+    paths = [cluster.path("batch/v1", "jobs", "left", ns=name) for name in ("", space)]
+    for path in paths:
+        assert (await cluster.post(path.rpartition("/")[0], left)).status == 201
+
+    await cluster.clean()
+
+    for path in (*paths, f"/api/v1/namespaces/{space}"):
+        await cluster.until_gone(path)
