@@ -159,7 +159,7 @@ async def cluster_stage(
     image = cluster.image
     pace = BRIEF if is_real else BRIEF | FAST | {"TELEMETRY_GRACE": "60"}
     settings = pace | {
-        "KUBECONFIG": str(_kubeconfig(cluster, folder)),
+        "KUBECONFIG": str(kubeconfig_of(cluster, folder)),
         "NAMESPACE": cluster.namespace,
         "INSTANCE": f"t{secrets.token_hex(4)}",
         "NEXTFLOW_IMAGE": image,
@@ -174,7 +174,7 @@ async def cluster_stage(
         yield ClusterStage(cluster, running.world, running.client, job_id)
 
 
-def _kubeconfig(cluster: Cluster, folder: Path) -> Path:
+def kubeconfig_of(cluster: Cluster, folder: Path) -> Path:
     """Give a kubeconfig whose current context is the cluster's."""
     path = folder / "kubeconfig"
     access = cluster.access
@@ -216,4 +216,4 @@ def _sandbox_kubeconfig(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-__all__ = ["RUNS_ON", "SPEED", "ClusterStage", "cluster_stage"]
+__all__ = ["RUNS_ON", "SPEED", "ClusterStage", "cluster_stage", "kubeconfig_of"]

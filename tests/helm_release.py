@@ -1,7 +1,8 @@
-"""A chart installed by a real Helm into the sandbox's cluster, and the service run from it.
+"""A chart installed by a real Helm, and the service run from what was installed.
 
 What a Deployment controller and a kubelet would do is done here: the service reads the variables
 that its installed Deployment names, and talks to the API server as its installed ServiceAccount.
+`Release` is for the sandbox; the functions serve a real cluster too (test_chart_cluster).
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any
 
 import httpx
 import yaml
-from chart_tools import CHART, NAMESPACE, Source, helm_program, merged, scenario
+from chart_tools import CHART, NAMESPACE, Manifest, Source, helm_program, merged, scenario
 from stage import FAST, Stage
 
 from pyvatti.demo import Running, serve_in_loop
@@ -75,59 +76,95 @@ class PythonRuntime:
         return process.returncode
 
 
+def values_for(variables: dict[str, str], name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Give the values of chart/ci/NAME with these variables of the service, and some changes."""
+    groups: dict[str, dict[str, Any]] = {"config": {}, "secrets": {}}
+    for variable in variables.keys() - OF_THE_POD:
+        is_secret = "SecretStr" in str(Settings.model_fields[variable.lower()].annotation)
+        key = re.sub(r"_(.)", lambda match: match[1].upper(), variable.lower())
+        text = variables[variable]
+        is_number = re.fullmatch(r"[0-9.]+", text) and not is_secret
+        groups["secrets" if is_secret else "config"][key] = float(text) if is_number else text
+    return merged(merged(scenario(name), groups), changes)
+
+
+async def run_helm(
+    source: Source, kubeconfig: Path, *arguments: str, namespace: str = NAMESPACE, code: int = 0
+) -> str:
+    """Run Helm, give what it printed, insist on its exit code."""
+    process = await asyncio.create_subprocess_exec(
+        helm_program(source),
+        *arguments,
+        "--namespace",
+        namespace,
+        env={"HOME": str(kubeconfig.parent), "KUBECONFIG": str(kubeconfig)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(HELM_SECONDS):
+        out, _ = await process.communicate()
+    assert process.returncode == code, out.decode()
+    return out.decode()
+
+
+def variables_of(
+    deployment: Manifest, configmap: Callable[[str], Manifest], secret: Callable[[str], Manifest]
+) -> dict[str, str]:
+    """Put together what the kubelet would give the container; the callables find by name."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    given: dict[str, str] = {}
+    for source in container["envFrom"]:
+        given |= configmap(source["configMapRef"]["name"])["data"]
+    for entry in container["env"]:
+        reference = entry["valueFrom"]["secretKeyRef"]
+        stored = secret(reference["name"])["data"][reference["key"]]
+        given[entry["name"]] = base64.b64decode(stored).decode()
+    return given
+
+
+@asynccontextmanager
+async def serving(variables: dict[str, str], world: World) -> AsyncIterator[Stage]:
+    """Run one pod's service until it is ready: settings read, permissions there, cluster heard."""
+    settings = Settings.model_validate({key.lower(): text for key, text in variables.items()})
+    async with (
+        serve_in_loop(settings) as url,
+        httpx.AsyncClient(base_url=url, timeout=10.0) as client,
+    ):
+        answer = None
+        async with asyncio.timeout(READY_SECONDS):
+            while answer is None or answer.status_code != 200:
+                await asyncio.sleep(0.05)
+                answer = await client.get("/readyz")
+        yield Stage(Running(world, url, client))
+
+
 class Release:
     """What Helm and an operator do with releases in one sandbox cluster with RBAC."""
 
-    def __init__(self, source: Source, folder: Path, *users: str) -> None:
-        self.tokens = {
-            f"token-of-{user}": f"system:serviceaccount:{NAMESPACE}:{user}" for user in users
-        }
+    def __init__(self, source: Source, folder: Path) -> None:
         self.runtime = PythonRuntime()
         self.world = World(speed=20.0, rate_limit=False, other=self.runtime)
-        self.world.kube = KubeStandIn(tokens=self.tokens, enforce_rbac=True, speed=20.0)
-        self.folder = folder
-        self._program = helm_program(source)
+        self.world.kube = KubeStandIn(enforce_rbac=True, speed=20.0)
+        self.folder, self._source = folder, source
 
     @asynccontextmanager
     async def cluster(self) -> AsyncIterator[None]:
         """Start the world; its namespace enforces the standard `restricted`."""
         async with self.world:
-            store = self.world.kube.store
-            store.mutate(NAMESPACES, "", NAMESPACE, _restrict)
+            self.world.kube.store.mutate(NAMESPACES, "", NAMESPACE, _restrict)
             (self.folder / "admin").write_text(self.world.kube.kubeconfig())
             yield
 
     def values(self, name: str, **changes: Any) -> str:
         """Write the values of chart/ci/NAME, pointed at the world; give the file's path."""
         given = self.world.environment(self.folder) | FAST | {"BUCKET_INTERVAL": "0.1"}
-        groups: dict[str, dict[str, Any]] = {"config": {}, "secrets": {}}
-        for variable in given.keys() - OF_THE_POD:
-            field_ = Settings.model_fields[variable.lower()]
-            group = "secrets" if "SecretStr" in str(field_.annotation) else "config"
-            key = re.sub(r"_(.)", lambda match: match[1].upper(), variable.lower())
-            text = given[variable]
-            number = re.fullmatch(r"[0-9.]+", text) and group == "config"
-            groups[group][key] = float(text) if number else text
-        values = merged(merged(scenario(name), groups), changes)
         file = self.folder / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(values))
+        file.write_text(yaml.safe_dump(values_for(given, name, changes)))
         return str(file)
 
     async def helm(self, *arguments: str, code: int = 0) -> str:
-        """Run Helm as the cluster's administrator; give what it printed, insist on its code."""
-        process = await asyncio.create_subprocess_exec(
-            self._program,
-            *arguments,
-            "--namespace",
-            NAMESPACE,
-            env={"HOME": str(self.folder), "KUBECONFIG": str(self.folder / "admin")},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(HELM_SECONDS):
-            out, _ = await process.communicate()
-        assert process.returncode == code, out.decode()
-        return out.decode()
+        """Run Helm as the cluster's administrator."""
+        return await run_helm(self._source, self.folder / "admin", *arguments, code=code)
 
     async def install(self, name: str, *more: str) -> str:
         """Install or upgrade the chart as a release."""
@@ -143,43 +180,36 @@ class Release:
         }
         return found - ALWAYS_THERE
 
-    def container_environment(self, name: str) -> dict[str, str]:
-        """Put together the variables that the kubelet would give the installed Deployment."""
-        find = self.world.kube.store.get
-        deployment = find(DEPLOYMENTS, NAMESPACE, name)
-        (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        given: dict[str, str] = {}
-        for source in container["envFrom"]:
-            given |= find(CONFIGMAPS, NAMESPACE, source["configMapRef"]["name"])["data"]
-        for entry in container["env"]:
-            reference = entry["valueFrom"]["secretKeyRef"]
-            secret = find(SECRETS, NAMESPACE, reference["name"])
-            given[entry["name"]] = base64.b64decode(secret["data"][reference["key"]]).decode()
-        return given
-
     @asynccontextmanager
     async def running(self, name: str) -> AsyncIterator[Stage]:
-        """Run one pod of the installed service, ready, as its service account."""
-        kubeconfig = self.folder / name
-        kubeconfig.write_text(self.world.kube.kubeconfig(f"token-of-{name}"))
-        given = self.container_environment(name) | {"KUBECONFIG": str(kubeconfig)}
-        settings = Settings.model_validate({key.lower(): text for key, text in given.items()})
-        async with (
-            serve_in_loop(settings) as url,
-            httpx.AsyncClient(base_url=url, timeout=10.0) as client,
-        ):
-            async with asyncio.timeout(READY_SECONDS):
-                while (await client.get("/readyz")).status_code != 200:
-                    await asyncio.sleep(0.05)
-            self.runtime.addresses[f"http://{name}:80"] = url
-            yield Stage(Running(self.world, url, client))
+        """Run one pod of the installed service, with a token of its service account."""
+        kube = self.world.kube
+        kubeconfig = self.folder / f"{name}.kubeconfig"
+        kubeconfig.write_text(kube.kubeconfig(await self._token(name)))
+        given = variables_of(
+            kube.store.get(DEPLOYMENTS, NAMESPACE, name),
+            lambda which: kube.store.get(CONFIGMAPS, NAMESPACE, which),
+            lambda which: kube.store.get(SECRETS, NAMESPACE, which),
+        )
+        async with serving(given | {"KUBECONFIG": str(kubeconfig)}, self.world) as on:
+            self.runtime.addresses[f"http://{name}:80"] = on.url
+            yield on
+
+    async def _token(self, account: str) -> str:
+        kube = self.world.kube
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
+        async with httpx.AsyncClient(base_url=kube.url, verify=kube.ssl_context()) as client:
+            headers = {"Authorization": f"Bearer {kube.token}"}
+            answer = await client.post(path, json={"spec": {}}, headers=headers)
+        token: str = answer.json()["status"]["token"]
+        return token
 
     def refusals(self) -> list[str]:
         """Name what a service account asked for and was not allowed."""
         return [
             f"{item.user} {item.verb} {item.resource}"
             for item in self.world.kube.requests
-            if item.status == 403
+            if item.status in (401, 403)
         ]
 
 

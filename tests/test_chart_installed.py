@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from chart_tools import HELM_3, HELM_4, NAMESPACE
 from helm_release import Release
-from stage import JOB
+from stage import JOB, launch_body
 
 from pyvatti.sandbox.kube.resources import DEPLOYMENTS, SERVICES
 
@@ -21,7 +21,7 @@ HELMS = [pytest.param(HELM_3, id="helm 3"), pytest.param(HELM_4, id="helm 4")]
 
 @pytest.fixture
 async def release(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Release]:
-    release = Release(getattr(request, "param", HELM_4), tmp_path, "hattivatti", "second")
+    release = Release(getattr(request, "param", HELM_4), tmp_path)
     async with release.cluster():
         yield release
 
@@ -88,6 +88,24 @@ async def test_uninstall_leaves_what_the_manual_says(release: Release):
         ("Lease", "hattivatti"),
         ("ConfigMap", f"{JOB.lower()}-record"),
     }
+
+
+async def test_service_that_outlives_its_rights_refuses_launches_and_harms_nothing(
+    release: Release,
+):
+    await release.install("hattivatti", "--values", release.values("default"))
+    async with release.running("hattivatti") as on:
+        await on.launch()
+        await release.helm("uninstall", "hattivatti")  # the pods still drain
+
+        answer = await on.client.post("/launch", json=launch_body("INTP00000000514"))
+        alive = await on.client.get("/healthz")
+
+    assert (answer.status_code, alive.status_code) == (503, 200)
+    assert "Retry-After" in answer.headers
+    await release.install("hattivatti", "--values", release.values("default"))
+    async with release.running("hattivatti") as on:
+        assert (await on.until_finished())["state"] == "Succeeded"
 
 
 async def test_two_releases_share_a_namespace(release: Release):

@@ -3,13 +3,15 @@
 No handling of requests. Without enforcement every known token may do everything.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from pyvatti.sandbox.kube.errors import ApiError
-from pyvatti.sandbox.kube.resources import ROLEBINDINGS, ROLES
-from pyvatti.sandbox.kube.store import Store
+from pyvatti.sandbox.kube.resources import ROLEBINDINGS, ROLES, SERVICEACCOUNTS
+from pyvatti.sandbox.kube.store import Store, timestamp
 
 Body = dict[str, Any]
 
@@ -45,6 +47,7 @@ class Access:
         self.tokens = dict(tokens)
         self.enforce = enforce
         self.used: dict[str, set[tuple[str, str]]] = {}
+        self._issued: dict[str, tuple[str, str]] = {}  # token -> namespace, account
         self._store = store
 
     def identify(self, authorization: str) -> str:
@@ -53,9 +56,23 @@ class Access:
             return ANONYMOUS
         scheme, _, token = authorization.partition(" ")
         user = self.tokens.get(token.strip()) if scheme.lower() == "bearer" else None
-        if user is None:
+        account = self._issued.get(token.strip())
+        # A token dies with the account it was issued for.
+        if user is None or (account and self._store.find(SERVICEACCOUNTS, *account) is None):
             raise ApiError(401, "Unauthorized")
         return user
+
+    def now(self) -> datetime:
+        """Give the cluster's time."""
+        return self._store.now()
+
+    def issue(self, namespace: str, account: str) -> str:
+        """Make a token of a ServiceAccount. Raises ApiError 404."""
+        self._store.get(SERVICEACCOUNTS, namespace, account)
+        token = secrets.token_urlsafe()
+        self.tokens[token] = f"system:serviceaccount:{namespace}:{account}"
+        self._issued[token] = (namespace, account)
+        return token
 
     def check_path(self, user: str, path: str) -> None:
         """Let a request for no resource pass. Raises ApiError 403."""
@@ -160,3 +177,11 @@ def rules_review(access: Access, user: str, body: Body) -> Body:
         "incomplete": False,
     }
     return {**body, "metadata": {}, "status": status}
+
+
+def token_request(access: Access, namespace: str, account: str, body: Body) -> Body:
+    """Answer a TokenRequest about a ServiceAccount. Raises ApiError 404."""
+    spec = {"audiences": [], "expirationSeconds": 3600} | body.get("spec", {})
+    end = access.now() + timedelta(seconds=spec["expirationSeconds"])
+    status = {"token": access.issue(namespace, account), "expirationTimestamp": timestamp(end)}
+    return {**body, "spec": spec, "status": status}

@@ -22,6 +22,7 @@ VERSION = {
 }
 AGGREGATED = "apidiscovery.k8s.io"
 SUBRESOURCE_KINDS = {
+    "token": ("authentication.k8s.io", "TokenRequest", ("create",)),
     "status": ("", "", ("get", "patch", "update")),
     "log": ("", "", ("get",)),
     "finalize": ("", "", ("update",)),

@@ -108,6 +108,7 @@ KINDS: dict[str, Message] = {
         ),
         3: Field("status", {}),
     },
+    "TokenRequest": {},
 }
 
 

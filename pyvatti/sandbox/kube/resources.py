@@ -52,7 +52,9 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",))
 # Events of both groups are one set of objects, kept in their core/v1 form.
 EVENTS = Resource("", "v1", "events", "Event", short_names=("ev",))
 EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event", short_names=("ev",))
-SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",))
+SERVICEACCOUNTS = Resource(
+    "", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",), subresources=("token",)
+)
 RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", short_names=("quota",))
 NAMESPACES = Resource(
     "",

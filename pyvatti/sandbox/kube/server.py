@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from pyvatti.sandbox.faults import FaultRules, fault_middleware
 from pyvatti.sandbox.kube import calls, discovery, openapi, reading, removing, writing
-from pyvatti.sandbox.kube.access import Access, access_review, rules_review
+from pyvatti.sandbox.kube.access import Access, access_review, rules_review, token_request
 from pyvatti.sandbox.kube.calls import Call, Target
 from pyvatti.sandbox.kube.errors import ApiError
 from pyvatti.sandbox.kube.logs import PodLogs
@@ -132,6 +132,13 @@ class ApiServer:
             media=request.headers.get("Content-Type", ""),
             data=data,
         )
+        if target.subresource == "token":
+            return _json(
+                token_request(
+                    self.access, target.namespace, target.name, calls.decode(data, call.media)
+                ),
+                201,
+            )
         if target.subresource in ("log", "eviction"):
             return await self._pod_action(request, call)
         if verb == "watch":
