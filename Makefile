@@ -45,7 +45,7 @@ spelling: $(STAMP)
 bench: $(STAMP) ## Print the table of ratios; on a real API server with PYVATTI_TEST_KUBECONFIG
 	$(BIN)/python -m bench
 
-test-cluster: $(STAMP) ## Conformance and stories on the cluster of PYVATTI_TEST_KUBECONFIG
+test-cluster: $(STAMP) ## Conformance, stories and the chart on the cluster of PYVATTI_TEST_KUBECONFIG
 	@test -n "$$PYVATTI_TEST_KUBECONFIG$$USE_EXISTING_CLUSTER$$KUBEBUILDER_ASSETS" || \
 	  { echo 'set PYVATTI_TEST_KUBECONFIG to the kubeconfig of a cluster' >&2; exit 2; }
 	$(BIN)/pytest -m cluster --timeout 900

@@ -7,6 +7,7 @@ that its installed Deployment names, and talks to the API server as its installe
 
 import asyncio
 import base64
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -34,6 +35,11 @@ from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 
 HELM_SECONDS = 60
+TOKEN_REQUEST = {
+    "apiVersion": "authentication.k8s.io/v1",
+    "kind": "TokenRequest",
+    "spec": {"expirationSeconds": 3600},
+}
 READY_SECONDS = 20
 # Made by the cluster itself or by nobody's release.
 ALWAYS_THERE = {
@@ -83,7 +89,7 @@ def values_for(variables: dict[str, str], name: str, changes: dict[str, Any]) ->
         is_secret = "SecretStr" in str(Settings.model_fields[variable.lower()].annotation)
         key = re.sub(r"_(.)", lambda match: match[1].upper(), variable.lower())
         text = variables[variable]
-        is_number = re.fullmatch(r"[0-9.]+", text) and not is_secret
+        is_number = re.fullmatch(r"[0-9]+([.][0-9]+)?", text) and not is_secret
         groups["secrets" if is_secret else "config"][key] = float(text) if is_number else text
     return merged(merged(scenario(name), groups), changes)
 
@@ -97,7 +103,9 @@ async def run_helm(
         *arguments,
         "--namespace",
         namespace,
-        env={"HOME": str(kubeconfig.parent), "KUBECONFIG": str(kubeconfig)},
+        env=os.environ  # a kubeconfig may name a program that gives credentials
+        | {f"HELM_{kind}_HOME": str(kubeconfig.parent) for kind in ("CACHE", "CONFIG", "DATA")}
+        | {"KUBECONFIG": str(kubeconfig)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -200,7 +208,7 @@ class Release:
         path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
         async with httpx.AsyncClient(base_url=kube.url, verify=kube.ssl_context()) as client:
             headers = {"Authorization": f"Bearer {kube.token}"}
-            answer = await client.post(path, json={"spec": {}}, headers=headers)
+            answer = await client.post(path, json=TOKEN_REQUEST, headers=headers)
         token: str = answer.json()["status"]["token"]
         return token
 
