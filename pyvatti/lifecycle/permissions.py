@@ -22,7 +22,7 @@ NEEDED: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     (EVENTS, "", ("create", "list")),
     (LEASES, "", ("create", "get", "update")),
 )
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds between two checks while something is missing
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds between two checks while something is missing
 
 
 class Permissions:
