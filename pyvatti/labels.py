@@ -48,8 +48,10 @@ VERDICT = f"{PREFIX}/verdict"
 WITNESS = f"{PREFIX}/witness"
 WITHDRAWN = f"{PREFIX}/withdrawn"
 
-# Annotation on the record: when its job was accepted, so that lists need no content
+# Annotations on the record, so that lists need no content: when its job was accepted, and which
+# events the backend never took
 ACCEPTED_AT = f"{PREFIX}/accepted-at"
+LOST_EVENTS = f"{PREFIX}/lost-events"
 
 # Labels of buckets: Cloud Storage allows neither "/" nor "." in a key.
 BUCKET_MANAGED_BY = "managed-by"

@@ -104,6 +104,17 @@ class Notice:
     next_try_at: datetime | None = None
 
 
+def lost_events(outbox: tuple[Notice, ...]) -> tuple[Notice, ...]:
+    """Give what was never taken and may still be told: after its end no job is `deployed`."""
+    is_over = any(notice.event is not Event.DEPLOYED for notice in outbox)
+    return tuple(
+        notice
+        for notice in outbox
+        if notice.delivery in (Delivery.DEAD, Delivery.UNDELIVERED)
+        and not (is_over and notice.event is Event.DEPLOYED)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEnd:
     """How a container ended. `message` is its termination message or last log lines."""

@@ -15,9 +15,10 @@ from standardwebhooks import Webhook
 
 from pyvatti.lifecycle.attempts import Attempts
 from pyvatti.lifecycle.courier import FIRST_BACKOFF, LONGEST_BACKOFF, back_off
-from pyvatti.lifecycle.redelivery import lost
-from pyvatti.models import Delivery, Event, Notice, State
+from pyvatti.models import Delivery, Event, Notice, State, lost_events
 from pyvatti.sandbox.kube.resources import EVENTS
+
+OTHER = "INTP00000000514"
 
 
 def notice(sequence: int = 1, event: Event = Event.FAILED, **changes: Any) -> Notice:
@@ -121,7 +122,7 @@ def test_only_what_is_lost_and_still_true_is_told_again(outbox, sequences):
         for number, (event, delivery) in enumerate(outbox, 1)
     )
 
-    assert [item.sequence for item in lost(notices)] == sequences
+    assert [item.sequence for item in lost_events(notices)] == sequences
 
 
 # Stories
@@ -212,6 +213,38 @@ async def test_a_refused_redelivery_is_counted_in_the_record():
         told = (await on.show())["deliveries"][-1]
         assert (told["delivery"], told["attempts"]) == ("dead", 2)
         assert told["answer"] == "503 no healthy upstream"
+
+
+async def test_jobs_with_lost_events_are_found_live_and_finished_until_they_are_told():
+    async with stage("transfer_fails", jobs={OTHER.lower(): "success"}) as on:
+        on.world.backend.known = {OTHER}
+        on.world.storage.faults.add("DELETE", f"{JOB.lower()}-work", "status", status=503)
+        for job_id in (JOB, OTHER):
+            await on.launch(job_id)
+        await until_delivery(on.client, delivery="dead")
+        await on.until_finished(OTHER)
+        live = await listed(on)
+        on.world.storage.faults.clear()
+        await on.until_finished()
+        finished = await listed(on)
+        on.world.backend.known = None
+
+        await on.client.post(f"/jobs/{JOB}/redeliver")
+
+        assert live == [(JOB, True, ["failed"])]
+        assert finished == [(JOB, False, ["failed"])]
+        assert await listed(on) == []
+        assert {job["id"]: job["lost"] for job in await all_jobs(on)} == {JOB: [], OTHER: []}
+
+
+async def listed(on: Stage) -> list[tuple[str, bool, list[str]]]:
+    """Name the jobs with a lost event."""
+    return [(job["id"], job["live"], job["lost"]) for job in await all_jobs(on, lost="true")]
+
+
+async def all_jobs(on: Stage, **query: str) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = (await on.client.get("/jobs", params=query)).json()["jobs"]
+    return jobs
 
 
 async def test_a_deployed_that_was_lost_is_never_told_after_the_end():

@@ -36,6 +36,7 @@ JobId = Annotated[
         examples=["INTP00000000513"],
     ),
 ]
+OnlyLost = Annotated[bool, Query(description="Only jobs with an event the backend never took")]
 Container = Literal["transfer", "calculation"]
 
 
@@ -135,13 +136,14 @@ async def _dry_run(request: Request, parsed: LaunchRequest) -> DryRun:
 async def list_jobs(
     request: Request,
     state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
+    lost: OnlyLost = False,  # noqa: FBT002 - a query parameter
     limit: Annotated[int, Query(ge=1, le=500, description="Most jobs of a page")] = 100,
     continue_: Annotated[str | None, Query(alias="continue", max_length=200)] = None,
 ) -> JobList:
     """List live and finished jobs, newest first."""
     try:
         async with asyncio.timeout(LIST_SECONDS):
-            page = await _service(request).reader.list_jobs(state, limit, continue_)
+            page = await _service(request).reader.list_jobs(state, limit, continue_, only_lost=lost)
     except InvalidRequest as error:
         raise RequestValidationError(
             [

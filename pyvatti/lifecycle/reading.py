@@ -14,7 +14,18 @@ from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError
 from pyvatti.jobs import names_for, read_time
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.models import ClusterEvent, Job, Notice, Record, Removal, State, Verdict, Waiting
+from pyvatti.models import (
+    ClusterEvent,
+    Event,
+    Job,
+    Notice,
+    Record,
+    Removal,
+    State,
+    Verdict,
+    Waiting,
+    lost_events,
+)
 from pyvatti.policy import Observed, admit, most_released, waiting_for
 from pyvatti.policy.deciding import NO_POD_PATIENCE
 
@@ -23,12 +34,13 @@ PAGE_SECONDS = 1.8  # a caller waits at most 2 s; a page of records takes a frac
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLine:
-    """One job in a list. `accepted_at` in UTC."""
+    """One job in a list. `accepted_at` in UTC; `lost` are events the backend never took."""
 
     id: str
     state: State
     accepted_at: datetime
     live: bool
+    lost: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +160,16 @@ class Reader:
             return ()  # the job is shown without them
         return tuple(event for part in found for event in part)
 
-    async def list_jobs(self, state: State | None, limit: int, token: str | None) -> JobPage:
+    async def list_jobs(
+        self, state: State | None, limit: int, token: str | None, *, only_lost: bool = False
+    ) -> JobPage:
         """Give live and finished jobs, newest first. Raises InvalidRequest for a bad token."""
         self._doors.cache.require_synced()
         before = _read_token(token)
         newest: list[tuple[tuple[str, str], JobLine]] = []
         async for line in self._lines(state):
             key = (line.accepted_at.isoformat(), line.id)
-            if before is not None and key >= before:
+            if (before is not None and key >= before) or (only_lost and not line.lost):
                 continue
             heapq.heappush(newest, (key, line))
             if len(newest) > limit + 1:
@@ -172,7 +186,11 @@ class Reader:
             live.add(job.names.job_id)
             if not job.withdrawn and state in (None, job.state):
                 yield JobLine(
-                    id=job.names.job_id, state=job.state, accepted_at=job.accepted_at, live=True
+                    id=job.names.job_id,
+                    state=job.state,
+                    accepted_at=job.accepted_at,
+                    live=True,
+                    lost=tuple(notice.event for notice in lost_events(job.outbox)),
                 )
         if state is not None and not state.is_terminal:
             return
@@ -194,8 +212,14 @@ def _record_line(metadata: dict[str, object]) -> JobLine | None:
     state = found.get(labels.STATE)
     if accepted is None or state not in set(State) or labels.JOB_ID not in found:
         return None
-    job_id = str(found[labels.JOB_ID]).upper()
-    return JobLine(id=job_id, state=State(state), accepted_at=accepted, live=False)
+    told = str(marks.get(labels.LOST_EVENTS) or "").split(",")
+    return JobLine(
+        id=str(found[labels.JOB_ID]).upper(),
+        state=State(state),
+        accepted_at=accepted,
+        live=False,
+        lost=tuple(event for event in Event if event.value in told),
+    )
 
 
 def _finished(record: Record) -> JobView:

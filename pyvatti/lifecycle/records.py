@@ -14,7 +14,7 @@ from pyvatti.errors import AlreadyExists, Conflict, NotOurs
 from pyvatti.jobs import read_time
 from pyvatti.kube import CONFIGMAPS, KubeClient
 from pyvatti.manifests import Renderer
-from pyvatti.models import Job, Manifest, Names, Record, Removal, State
+from pyvatti.models import Job, Manifest, Names, Record, Removal, State, lost_events
 
 KEY = "record.json"
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
@@ -40,8 +40,20 @@ def build(renderer: Renderer, job: Job, removals: tuple[Removal, ...], now: date
     data = {KEY: dump(record)}
     manifest = renderer.record(job.names, uid=job.uid, state=job.state, data=data)
     marks = manifest["metadata"].setdefault("annotations", {})
-    marks[labels.ACCEPTED_AT] = job.accepted_at.isoformat()  # lists read metadata alone
+    # lists read metadata alone
+    marks[labels.ACCEPTED_AT] = job.accepted_at.isoformat()
+    marks[labels.LOST_EVENTS] = _lost(record)
     return manifest
+
+
+def outbox_patch(record: Record) -> Manifest:
+    """Write how the delivery of a record's events stands now."""
+    marks = {labels.LOST_EVENTS: _lost(record)}
+    return {"metadata": {"annotations": marks}, "data": {KEY: dump(record)}}
+
+
+def _lost(record: Record) -> str:
+    return ",".join(notice.event.value for notice in lost_events(record.outbox))
 
 
 def read(raw: Manifest) -> Record | None:
@@ -73,8 +85,8 @@ async def store(client: KubeClient, record: Manifest) -> None:
         if labels.owner_uid(found) != labels.owner_uid(record):
             raise NotOurs(f"ConfigMap {name} is somebody else's: no record is written") from None
         version = found["metadata"]["resourceVersion"]
-        marks = {"labels": metadata["labels"], "resourceVersion": version}
-        patch = {"metadata": marks, "data": record["data"]}
+        marks = {key: metadata[key] for key in ("labels", "annotations")}
+        patch = {"metadata": {**marks, "resourceVersion": version}, "data": record["data"]}
         await client.merge_patch(CONFIGMAPS, name, patch)
 
 

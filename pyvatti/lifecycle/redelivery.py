@@ -15,12 +15,11 @@ from pyvatti.jobs import names_for, outbox_patch, read_job
 from pyvatti.kube import CONFIGMAPS, JOBS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.models import Delivery, Event, Job, Names, Notice, Record
+from pyvatti.models import Delivery, Job, Names, Notice, Record, lost_events
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-LOST = (Delivery.DEAD, Delivery.UNDELIVERED)
 TRIES = 5
 
 
@@ -41,16 +40,6 @@ async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
     raise Unavailable("the job changes faster than it can be written", retry_after=1)
 
 
-def lost(outbox: tuple[Notice, ...]) -> tuple[Notice, ...]:
-    """Give what was never taken and may still be told: after its end no job is `deployed`."""
-    is_over = any(notice.event is not Event.DEPLOYED for notice in outbox)
-    return tuple(
-        notice
-        for notice in outbox
-        if notice.delivery in LOST and not (is_over and notice.event is Event.DEPLOYED)
-    )
-
-
 async def _live(doors: Doors, names: Names) -> Job | None:
     raw = await doors.kube.get(JOBS, names.base)
     if raw is None or raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.MANAGER:
@@ -61,7 +50,8 @@ async def _live(doors: Doors, names: Names) -> Job | None:
 
 async def _make_pending(doors: Doors, job: Job) -> tuple[Notice, ...]:
     again = [
-        replace(notice, delivery=Delivery.PENDING, settled_at=None) for notice in lost(job.outbox)
+        replace(notice, delivery=Delivery.PENDING, settled_at=None)
+        for notice in lost_events(job.outbox)
     ]
     if not again:
         return doors.attempts.outbox(job)
@@ -73,7 +63,7 @@ async def _tell_finished(doors: Doors, names: Names) -> tuple[Notice, ...]:
     record = await records.find(doors.kube, names)
     if record is None:
         raise JobNotFound(f"{names.job_id} is not known")
-    for notice in lost(record.outbox):
+    for notice in lost_events(record.outbox):
         record = await _tell(doors, names.record, record, notice)
     return record.outbox
 
@@ -87,7 +77,7 @@ async def _tell(doors: Doors, name: str, record: Record, notice: Notice) -> Reco
         told = replace(told, delivery=Delivery.DELIVERED, settled_at=now)
     outbox = tuple(told if item.sequence == told.sequence else item for item in record.outbox)
     record = replace(record, outbox=outbox)
-    await doors.kube.merge_patch(CONFIGMAPS, name, {"data": {records.KEY: records.dump(record)}})
+    await doors.kube.merge_patch(CONFIGMAPS, name, records.outbox_patch(record))
     if reply.answer is not Answer.DELIVERED:
         raise Unavailable(f"the backend did not take {notice.event}: {reply.text}")
     metrics.notices.labels(notice.event.value, told.delivery.value).inc()
