@@ -74,8 +74,8 @@ sbom: ## Write the image's bill of materials to build/sbom.json
 	mkdir -p build
 	.ci/image sbom build/sbom.json
 
-chaos: $(STAMP) ## Kill the service at every step and soak it; prints a table
-	$(BIN)/python -m chaos
+chaos: $(STAMP) ## Kill the service at every step and soak it; ONLY="replicas" for a part
+	$(BIN)/python -m chaos $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) .make build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \

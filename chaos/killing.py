@@ -45,12 +45,24 @@ class Tally:
         """How much is not as it must be."""
         return len(self.violations) + len(self.leftovers)
 
+    def accuse(self, *sentences: str) -> None:
+        """Add violations, and say them at once."""
+        self.violations += sentences
+        _say(sentences)
+
     def add(self, finding: Finding, where: str) -> None:
         """Count what was found about one job."""
-        self.violations += [f"{where}: {text}" for text in finding.violations]
-        self.leftovers += [f"{where}: {text}" for text in finding.leftovers]
+        self.accuse(*(f"{where}: {text}" for text in finding.violations))
+        left = [f"{where}: {text}" for text in finding.leftovers]
+        self.leftovers += left
+        _say(left)
         self.repeats += finding.repeats
         self.unanswered += finding.unanswered
+
+
+def _say(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        print(f"WRONG  {sentence}", flush=True)
 
 
 async def explore(zygote: Zygote, story: Story, most: int | None, tally: Tally) -> None:
@@ -65,8 +77,7 @@ async def explore(zygote: Zygote, story: Story, most: int | None, tally: Tally) 
         )
         async with ground:
             await Explorer(ground, story, tally).explore(most)
-        tally.violations += ground.witness.violations
-        tally.violations += leaks(ground.log, ground.witness.secrets)
+        tally.accuse(*ground.witness.violations, *leaks(ground.log, ground.witness.secrets))
 
 
 class Explorer:

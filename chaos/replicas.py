@@ -65,10 +65,10 @@ class Load:
                 self.accepted.append(job_id)
                 return job_id
             if status not in (0, 503):
-                self.tally.violations.append(f"{job_id}: POST /launch answered {status}")
+                self.tally.accuse(f"{job_id}: POST /launch answered {status}")
             number += 1
             await asyncio.sleep(0.05)
-        self.tally.violations.append(f"{job_id}: no launch is answered 201")
+        self.tally.accuse(f"{job_id}: no launch is answered 201")
         return job_id
 
     async def post_once(self, replica: Replica) -> None:
@@ -78,7 +78,7 @@ class Load:
         status = await self.fleet.post(replica, job_id)
         (self.accepted if status == 201 else self.refused).append(job_id)
         if status not in (0, 201, 503):
-            self.tally.violations.append(f"{job_id}: POST /launch answered {status}")
+            self.tally.accuse(f"{job_id}: POST /launch answered {status}")
 
     async def finish(self) -> None:
         """Wait until every job is at rest, and judge."""
@@ -115,9 +115,8 @@ async def play(zygote: Zygote, scenario: Scenario, tally: Tally, where: str = ""
             load = Load(fleet, tally, where or tally.name)
             await scenario(fleet, load)
             await load.finish()
-            tally.violations += fleet.witness.violations
-            tally.violations += [f"{load.where}: {act}" for act in fleet.ledger.misdeeds()]
-            tally.violations += leaks(fleet.log, fleet.witness.secrets)
+            tally.accuse(*fleet.witness.violations, *leaks(fleet.log, fleet.witness.secrets))
+            tally.accuse(*(f"{load.where}: {act}" for act in fleet.ledger.misdeeds()))
             tally.kills += fleet.kills
 
 
@@ -125,9 +124,9 @@ async def _take_over(fleet: Fleet, load: Load, old: Replica, began: float | None
     """Wait until another replica holds the Lease; it must not take too long."""
     began = began or time.monotonic()
     if not await until(lambda: fleet.leader not in (None, old)):
-        load.tally.violations.append(f"{load.where}: nobody took over")
+        load.tally.accuse(f"{load.where}: nobody took over")
     elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS:
-        load.tally.violations.append(f"{load.where}: take-over took {seconds:.1f} s")
+        load.tally.accuse(f"{load.where}: take-over took {seconds:.1f} s")
 
 
 def _leader(fleet: Fleet) -> Replica:
@@ -266,7 +265,7 @@ async def _replace(fleet: Fleet, load: Load, name: str) -> None:
     await asyncio.wait([old.service.ended], timeout=GRACE_SECONDS)
     load.tally.kills += 1
     if old.service.alive:
-        load.tally.violations.append(f"{old.name} did not end within {GRACE_SECONDS} s")
+        load.tally.accuse(f"{old.name} did not end within {GRACE_SECONDS} s")
     elif led:
         await _take_over(fleet, load, old, began)
 

@@ -69,7 +69,7 @@ async def soak(zygote: Zygote, seed: int, seconds: float, tally: Tally) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with Ground(zygote, Path(folder), plans=plan_of, changes=SETTINGS) as ground:
             await Soak(ground, chosen, random.Random(seed), tally).run(seconds)  # noqa: S311
-        tally.violations += [*ground.witness.violations, *leaks(ground.log, ground.witness.secrets)]
+        tally.accuse(*ground.witness.violations, *leaks(ground.log, ground.witness.secrets))
         tally.kills = ground.kills
 
 

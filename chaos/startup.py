@@ -45,8 +45,7 @@ async def start_up(
             ground.world.backend.down = True
             await _fill(ground, live)
             await _restart(ground, stack, tally, quiet)
-        tally.violations += [*ground.witness.violations]
-        tally.violations += leaks(ground.log, ground.witness.secrets)
+        tally.accuse(*ground.witness.violations, *leaks(ground.log, ground.witness.secrets))
         tally.kills = ground.kills
 
 
@@ -93,17 +92,17 @@ async def _restart(ground: Ground, stack: AsyncExitStack, tally: Tally, quiet: f
     seconds = time.monotonic() - began
     tally.name += f": ready in {seconds:.1f} s"
     if seconds > READY_SECONDS:
-        tally.violations.append(f"start-up took {seconds:.1f} s")
+        tally.accuse(f"start-up took {seconds:.1f} s")
     received = ground.world.backend.received
     tried = len(received)
     await ground.until(lambda: len(received) >= tried + RUNNING)
     await asyncio.sleep(quiet)
-    tally.violations += [f"start-up: {what} was done again" for what in sorted(set(wrote))]
+    tally.accuse(*(f"start-up: {what} was done again" for what in sorted(set(wrote))))
     ground.world.backend.down = False
     await ground.until(lambda: _delivered(ground) >= RUNNING, patience=120)
     await asyncio.sleep(quiet)
     if (delivered := _delivered(ground)) != RUNNING:
-        tally.violations.append(f"start-up: {delivered} notices taken, {RUNNING} expected")
+        tally.accuse(f"start-up: {delivered} notices taken, {RUNNING} expected")
 
 
 def _delivered(ground: Ground) -> int:
