@@ -39,9 +39,9 @@ HURRY = {
     "HANG_GRACE": "0.4",
     "IMAGE_GRACE": "0.3",
     "ACCEPT_GRACE": "1",
-    "RENEW_DEADLINE": "2",
+    "RENEW_DEADLINE": "20",  # one service: it is killed, never deposed by a busy machine
     "RETRY_PERIOD": "0.5",
-    "LEASE_DURATION": "3",
+    "LEASE_DURATION": "30",
 }
 CREDENTIALS = (
     "GLOBUS_CLIENT_SECRET",

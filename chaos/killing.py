@@ -198,6 +198,9 @@ class Explorer:
         self._seen = ground.calls.disarm()
         expected = Expected(job_id=job_id, accepted=accepted, ends=story.ends)
         finding = judge(ground.world, ground.witness, strangers, expected)
+        if finding.violations:  # it may have been deposed: its log says so
+            ground.read_log()
+            finding = judge(ground.world, ground.witness, strangers, expected)
         if not rests:
             finding.violations.append(f"{job_id}: does not come to rest")
         tally.add(finding, f"{story.name}, {how}")
