@@ -143,7 +143,7 @@ class Metrics:
         )
         self.swept = Counter(
             "pyvatti_swept",
-            "What the sweeper removed: a leftover `bucket`; an expired `record`, its `results`",
+            "What the sweeper removed, by kind; a `job` is one it found again",
             ["kind"],
             registry=self.registry,
         )
@@ -160,7 +160,7 @@ class Metrics:
         for event in Event:
             for delivery in (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED):
                 self.notices.labels(event.value, delivery.value)
-        for kind in ("bucket", "record", "results"):
+        for kind in ("bucket", "pod", "secret", "job", "record", "results"):
             self.swept.labels(kind)
         for answer in ("201", "503"):
             self.accepted.labels(answer)
