@@ -93,6 +93,8 @@ def test_client_certificate_is_shown_by_us_and_not_by_a_stranger(tmp_path: Path)
     assert len(access.ssl.get_ca_certs()) == len(access.bare_ssl.get_ca_certs()) == 1
 
 
+@pytest.mark.cluster
+@pytest.mark.needs("job-controller", "gc")
 async def test_clean_up_lets_go_what_a_failed_story_left(cluster: Cluster):
     template = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}
     left = {
