@@ -58,7 +58,8 @@ def _integer(node: dict[str, Any]) -> st.SearchStrategy[int]:
 
 
 def _array(node: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(drawn(node["items"]), max_size=2, unique=node.get("uniqueItems", False))
+    different = json.dumps if node.get("uniqueItems") else None  # items may be objects
+    return st.lists(drawn(node["items"]), max_size=2, unique_by=different)
 
 
 def _object(node: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
