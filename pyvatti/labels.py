@@ -82,6 +82,15 @@ def identity(instance: str, component: str) -> dict[str, str]:
     return {MANAGED_BY: MANAGER, INSTANCE: instance, COMPONENT: component}
 
 
+def is_of(manifest: Mapping[str, Any], instance: str) -> bool:
+    """Tell whether an object is one of ours, and of this installation.
+
+    Needs `{"metadata": {"labels"}}`, which may be absent.
+    """
+    marks = manifest["metadata"].get("labels") or {}
+    return marks.get(MANAGED_BY) == MANAGER and marks.get(INSTANCE) == instance
+
+
 def selector(instance: str, component: str) -> str:
     """Give the label selector of all our objects of one component in one installation."""
     return ",".join(f"{key}={value}" for key, value in identity(instance, component).items())

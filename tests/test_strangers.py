@@ -1,11 +1,16 @@
 """Objects of other people under a job's own names: never changed, never deleted."""
 
+from pathlib import Path
 from typing import Any
 
-from stage import JOB, Stage, stage
+from httpx import AsyncClient
+from stage import FAST, JOB, Stage, launch_body, stage
 
-from pyvatti.sandbox.driver_plans import Plan
+from pyvatti.demo import Running, serve_in_loop
+from pyvatti.sandbox.driver_plans import PLANS, Plan, by_job
 from pyvatti.sandbox.kube.resources import CONFIGMAPS, SECRETS
+from pyvatti.sandbox.world import World
+from pyvatti.settings import Settings
 
 BASE = JOB.lower()
 WORK = f"intervene-dev-{BASE}-work"
@@ -47,3 +52,43 @@ async def test_a_configmap_of_somebody_else_is_not_made_the_record_and_the_job_w
         store.delete(CONFIGMAPS, namespace, f"{BASE}-record", propagation="Background")
         await on.until(lambda: BASE not in on.world.objects("Job"), "the job is let go")
         assert f"{BASE}-record" in on.world.objects("ConfigMap")
+
+
+async def test_another_installation_in_the_namespace_keeps_its_jobs_to_itself(tmp_path: Path):
+    async with World(plans=by_job({}, PLANS["slow"]), speed=40.0) as world:
+        both = [
+            Settings.model_validate(
+                {name.lower(): value for name, value in (environment | FAST).items()}
+            )
+            for instance in ("pyvatti", "other")
+            for environment in [world.environment(tmp_path) | {"INSTANCE": instance}]
+        ]
+        async with (
+            serve_in_loop(both[0]) as url,
+            serve_in_loop(both[1]) as other_url,
+            AsyncClient(base_url=url) as client,
+            AsyncClient(base_url=other_url) as other,
+        ):
+            on = Stage(Running(world, url, client))
+            for each in (on, Stage(Running(world, other_url, other))):
+                await each.until_ready()
+            await on.launch()
+            await on.until_state("Deployed")
+            live = [
+                await other.post("/launch", json=launch_body()),
+                await other.get(f"/jobs/{JOB}"),
+                await other.delete(f"/jobs/{JOB}"),
+                await other.post(f"/jobs/{JOB}/redeliver"),
+            ]
+            shown = await on.until_finished()
+            finished = [
+                await other.post("/launch", json=launch_body()),
+                await other.get(f"/jobs/{JOB}"),
+                await other.delete(f"/jobs/{JOB}"),
+                await other.post(f"/jobs/{JOB}/redeliver"),
+            ]
+
+        assert [answer.status_code for answer in live] == [409, 404, 404, 404]
+        assert [answer.status_code for answer in finished] == [409, 404, 404, 404]
+        assert shown["state"] == "Succeeded"
+        assert on.told() == ["deployed", "succeeded"]

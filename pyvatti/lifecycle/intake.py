@@ -109,7 +109,7 @@ class Intake:
         raw = await self._doors.kube.get(JOBS, names.base)
         if raw is None:
             raise Unavailable("the id was just released; try again", retry_after=1)
-        if raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.MANAGER:
+        if not labels.is_of(raw, self._doors.settings.instance):
             raise JobExists("this id is the name of a Job that is not ours")
         job = read_job(raw)
         if job.withdrawn:
@@ -173,10 +173,7 @@ class Intake:
 
     async def _cancel(self, names: Names) -> None:
         raw = await self._doors.kube.get(JOBS, names.base)
-        if (
-            raw is None
-            or raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.MANAGER
-        ):
+        if raw is None or not labels.is_of(raw, self._doors.settings.instance):
             await self._cancel_finished(names)
             return
         job = read_job(raw)
@@ -206,7 +203,7 @@ class Intake:
             self._doors.cache.note_job(raw)
 
     async def _cancel_finished(self, names: Names) -> None:
-        record = await records.find(self._doors.kube, names)
+        record = await records.find(self._doors.kube, names, self._doors.settings.instance)
         if record is None:
             raise JobNotFound(f"{names.job_id} is not known")
         _require_cancelled(record.verdict.reason if record.verdict else "")

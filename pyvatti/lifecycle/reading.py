@@ -97,7 +97,7 @@ class Reader:
         job = self._doors.cache.job(names.base)
         if job is not None and not job.withdrawn:
             return await self._live(job)
-        record = await records.find(self._doors.kube, names)
+        record = await records.find(self._doors.kube, names, self._doors.settings.instance)
         if record is None:
             raise JobNotFound(f"{names.job_id} is not known")
         return _finished(record)

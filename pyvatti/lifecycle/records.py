@@ -90,13 +90,15 @@ async def store(client: KubeClient, record: Manifest) -> None:
         await client.merge_patch(CONFIGMAPS, name, patch)
 
 
-async def find(client: KubeClient, names: Names) -> Record | None:
+async def find(client: KubeClient, names: Names, instance: str = "") -> Record | None:
     """Look up the record of a job; None only where there is definitely none.
 
-    A record nobody can read still says that the id is finished: its name and labels are enough.
+    With an instance, only a record of that installation: another one in the namespace answers for
+    its own jobs. A record nobody can read still says that the id is finished: its name and labels
+    are enough.
     """
     raw = await client.get(CONFIGMAPS, names.record)
-    if raw is None:
+    if raw is None or (instance and not labels.is_of(raw, instance)):
         return None
     return read(raw) or _from_labels(raw, names)
 

@@ -42,7 +42,7 @@ async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
 
 async def _live(doors: Doors, names: Names) -> Job | None:
     raw = await doors.kube.get(JOBS, names.base)
-    if raw is None or raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.MANAGER:
+    if raw is None or not labels.is_of(raw, doors.settings.instance):
         return None
     job = read_job(raw)
     return None if job.withdrawn else job
@@ -60,7 +60,7 @@ async def _make_pending(doors: Doors, job: Job) -> tuple[Notice, ...]:
 
 
 async def _tell_finished(doors: Doors, names: Names) -> tuple[Notice, ...]:
-    record = await records.find(doors.kube, names)
+    record = await records.find(doors.kube, names, doors.settings.instance)
     if record is None:
         raise JobNotFound(f"{names.job_id} is not known")
     for notice in lost_events(record.outbox):
