@@ -242,14 +242,14 @@ class _FencedRequest(aiohttp.ClientRequest):
         fence.require()
         return await super().send(conn)
 
-    async def write_bytes(self, writer: Any, conn: Any, content_length: int | None = None) -> None:
+    async def write_bytes(self, writer: Any, conn: Any, *more: Any, **named: Any) -> None:
         try:
             fence.require()
         except Deposed as error:
             if conn.protocol is not None:
                 conn.protocol.set_exception(error)  # whoever waits for the answer gets it
             return
-        await super().write_bytes(writer, conn, content_length)
+        await super().write_bytes(writer, conn, *more, **named)
 
 
 def _as_is(value: Any) -> Any:
