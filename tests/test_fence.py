@@ -16,6 +16,7 @@ from pyvatti import fence
 from pyvatti.backend import Backend
 from pyvatti.errors import Deposed
 from pyvatti.kube.client import JOBS, SECRETS, KubeClient
+from pyvatti.lifecycle.clock import utc_now
 from pyvatti.models import Event, Notice
 from pyvatti.sandbox.backend import BackendStandIn
 
@@ -75,9 +76,10 @@ async def test_a_storage_thread_sends_nothing_when_it_runs_too_late():
 @pytest.mark.parametrize("asked", [0, 1], ids=["before the headers", "before the body"])
 async def test_the_backend_is_told_nothing_too_late(asked: int):
     async with BackendStandIn(token=NOTIFY_TOKEN) as world:
-        async with aclosing(_Closing(Backend(settings_for(notify_url=world.url)))) as closing:
+        backend = Backend(settings_for(notify_url=world.url), clock=utc_now)
+        async with aclosing(_Closing(backend)) as closing:
             with fence.fenced(after(asked)), pytest.raises(Deposed):
-                await closing.backend.tell("INTP1", NOTICE)
+                await closing.backend.tell("INTP1", "uid", NOTICE)
 
         assert world.received == []
 
