@@ -131,7 +131,7 @@ def _judge_told(witness: Witness, seen: Seen) -> tuple[list[str], int]:
                 repeats += 1
             else:
                 found.append(
-                    f"{event_id} ({again.event}) was told again after its 200 {told} {seen.settled}"
+                    f"{event_id} ({again.event}) was told again after its 200 {told} {seen.noted}"
                 )
     taken = [told for told in seen.told if told.status == 200]
     order = [told.sequence for told in taken]
@@ -146,7 +146,7 @@ def _judge_told(witness: Witness, seen: Seen) -> tuple[list[str], int]:
 
 def _is_excused(witness: Witness, seen: Seen, first: Told, again: Told) -> bool:
     """Tell whether the teller never got the 200, or died or was deposed before noting it."""
-    noted_at = seen.settled.get(first.sequence)
+    noted_at = seen.noted.get(first.sequence)
     if noted_at is not None and noted_at <= again.at:
         return False
     deposed = witness.was_deposed(first.at - ANSWERED_LATE, again.at)

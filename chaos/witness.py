@@ -40,12 +40,15 @@ class Told:
 
 @dataclass(slots=True)
 class Seen:
-    """The history of one id. Times are monotonic seconds."""
+    """The history of one id. Times are monotonic seconds.
+
+    `noted`: when a notice (by its number) was written down as delivered.
+    """
 
     uids: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
     ends: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    settled: dict[int, float] = field(default_factory=dict)
+    noted: dict[int, float] = field(default_factory=dict)
     pods: list[str] = field(default_factory=list)
     main_started_at: float | None = None
     transfer_gone_at: float | None = None
@@ -141,8 +144,8 @@ class Witness:
             ends.append(state)
         for notice in _parsed(marks.get(labels.OUTBOX)) or []:
             seen.written.add(notice["sequence"])
-            if notice.get("delivery", "pending") != "pending":
-                seen.settled.setdefault(notice["sequence"], time.monotonic())
+            if notice.get("delivery") == "delivered":  # not: overtaken while it is being told
+                seen.noted.setdefault(notice["sequence"], time.monotonic())
 
     def _job_gone(self, base: str, last: dict[str, Any]) -> None:
         """Check that a Job was let go only when its buckets were gone."""
