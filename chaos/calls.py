@@ -132,7 +132,7 @@ class Calls:
         """Let nothing end any more; give the calls seen, up to the one that ended something."""
         self._kill = None
         seen, self.seen_before_kill = self.seen_before_kill or self.seen, []
-        return seen
+        return [*seen]  # what comes later belongs to no story
 
     def _around(self, name: str) -> Middleware:
         spoil = fault_middleware(self.faults[name])
