@@ -22,7 +22,7 @@ from pyvatti.sandbox.driver_plans import Plans
 from pyvatti.sandbox.kube.resources import LEASES
 from pyvatti.sandbox.world import World
 
-LEASE = {"LEASE_DURATION": str(LEASE_SECONDS), "RENEW_DEADLINE": "1.5", "RETRY_PERIOD": "0.4"}
+LEASE = {"LEASE_DURATION": str(LEASE_SECONDS), "RENEW_DEADLINE": "2", "RETRY_PERIOD": "0.4"}
 TAKE_OVER_SECONDS = LEASE_SECONDS + 5.0
 
 

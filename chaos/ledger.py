@@ -16,7 +16,7 @@ from chaos.rules import REFUSED
 from chaos.witness import Witness
 from pyvatti import labels
 
-LEASE_SECONDS = 2
+LEASE_SECONDS = 4
 MERELY_WITHDRAWN = {"annotations", "finalizers", "resourceVersion", "uid"}
 
 

@@ -87,9 +87,10 @@ def _told(ground: Ground, job_id: str) -> list[str]:
 
 
 def _is_quiet(ground: Ground, job_id: str) -> bool:
-    """Tell whether a running job's notices and credentials are dealt with."""
-    seen = ground.job(job_id)
-    return 1 in seen.noted and seen.transfer_gone_at is not None
+    """Tell whether a running job's notices and credentials, the staged ones too, are dealt with."""
+    seen, work = ground.job(job_id), f"{job_id.lower()}-work/work/transfer/"
+    staged = any(work in name for name in ground.world.storage.leftovers())
+    return 1 in seen.noted and seen.transfer_gone_at is not None and not staged
 
 
 async def test_fault_17_sigterm_ends_in_time_and_leaves_jobs_buckets_and_lease_alone(
