@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from stage import JOB, Stage, stage
+from stage import JOB, Stage, launch_body, stage
 
 from pyvatti.labels import COMPONENT, INSTANCE, MANAGED_BY
 from pyvatti.sandbox.kube.resources import JOBS
@@ -52,6 +52,24 @@ async def test_what_the_backend_was_not_told_of_a_job_forced_away_is_told_later(
         assert shown["state"] == "Succeeded"
         assert on.told() == ["succeeded"]
         assert on.world.storage.leftovers() != []  # the results
+
+
+async def test_an_id_is_not_taken_again_before_what_a_job_forced_away_left_is_removed():
+    async with stage("slow", speed=40.0) as on:
+        await on.launch()
+        await on.until_state("Deployed")
+        on.world.storage.faults.add("DELETE", "/b/", "status", status=503, count=None)
+        force_away(on, "Background")
+        await on.until_state("Failed")
+
+        early = await on.client.post("/launch", json=launch_body())
+        on.world.storage.faults.clear()
+        await on.until_finished()
+        late = await on.client.post("/launch", json=launch_body())
+
+        assert (early.status_code, late.status_code) == (503, 409)
+        assert on.told() == ["deployed", "failed"]
+        assert on.leftovers() == []
 
 
 @pytest.mark.parametrize("key", [MANAGED_BY, INSTANCE, COMPONENT])

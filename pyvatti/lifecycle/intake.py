@@ -26,7 +26,7 @@ from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.withdrawing import is_stored, withdraw
 from pyvatti.manifests import redact
-from pyvatti.models import Job, Manifest, Names, State
+from pyvatti.models import Job, Manifest, Names, Presence, State
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,9 @@ class Intake:
         """
         began = time.monotonic()
         names = names_for(request.job_id, self._doors.settings.namespace)
+        before = self._doors.cache.job(names.base)
+        if before is not None and before.presence is Presence.GONE:
+            raise Unavailable("what an earlier job of this id left is being removed", retry_after=5)
         manifest = self._doors.renderer.job(request, names)
         try:
             raw = await self._doors.kube.create(JOBS, manifest)
