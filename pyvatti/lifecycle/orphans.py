@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from pyvatti import labels
-from pyvatti.jobs import names_for, read_time
+from pyvatti.jobs import read_time
 from pyvatti.kube import JOBS, PODS, SECRETS, Kind
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import Manifest
@@ -56,23 +56,18 @@ class Orphans:
 
     async def _restore_jobs(self) -> None:
         """Put labels back on Jobs of this installation that our selector does not find."""
-        instance, namespace = self._doors.settings.instance, self._doors.settings.namespace
+        instance = self._doors.settings.instance
+        identity = labels.identity(instance, labels.DRIVER)
         for raw in await self._listed(JOBS, f"{labels.JOB_ID},{labels.INSTANCE}={instance}"):
             metadata = raw["metadata"]
-            names = names_for(metadata["name"], namespace)
             held = labels.FINALIZER in (metadata.get("finalizers") or ())
-            if not held or self._doors.cache.job(names.base, metadata["uid"]) is not None:
+            if not held or identity.items() <= metadata["labels"].items():
                 continue
-            patch = {
-                "metadata": {
-                    "uid": metadata["uid"],
-                    "resourceVersion": metadata["resourceVersion"],
-                    "labels": labels.identity(instance, labels.DRIVER),
-                }
-            }
-            await self._doors.kube.merge_patch(JOBS, names.base, patch)
+            fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
+            patch = {"metadata": {**fence, "labels": identity}}
+            await self._doors.kube.merge_patch(JOBS, metadata["name"], patch)
             metrics.swept.labels("job").inc()
-            log.warning("lost job found", job=names.base)
+            log.warning("lost job found", job=metadata["name"])
 
     async def _listed(self, kind: Kind, selector: str) -> list[Manifest]:
         found: list[Manifest] = []
