@@ -218,6 +218,8 @@ def held(service: Service) -> dict[str, int]:
         "uids": len(cache._base_of),
         "pods": len(cache._pods),
         "vanished": len(cache._vanished),
+        "lost": len(cache._lost),
+        "removals": len(cache._removals),
         "actors": len(controller._actors),
         "couriers": len(controller._couriers),
         "turns": doors.limiter.waiting,

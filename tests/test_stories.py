@@ -523,6 +523,27 @@ async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_pro
         assert report["kept"] == [f"bucket/{RESULTS}", f"configmap/{BASE}-record"]
 
 
+async def test_a_job_in_its_clean_up_shows_what_is_removed_already():
+    async with stage() as on:
+        on.world.storage.faults.add("DELETE", "/b/", "status", status=503, count=None)
+        await on.launch()
+        await on.until_state("Succeeded")
+
+        async def removed() -> list[str]:
+            return [item["resource"] for item in (await on.show())["removed"]]
+
+        async with asyncio.timeout(20):
+            while f"pods/{BASE}" not in await removed():
+                await asyncio.sleep(0.01)
+
+        report = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
+        assert report["complete"] is False
+        assert f"bucket/{WORK}" not in [item["resource"] for item in report["removed"]]
+        on.world.storage.faults.clear()
+        await on.until_finished()
+        assert f"bucket/{WORK}" in await removed()
+
+
 async def test_an_event_the_backend_never_took_can_be_delivered_again():
     async with stage("transfer_fails") as on:
         on.world.backend.known = set()  # 404: the backend does not know the id

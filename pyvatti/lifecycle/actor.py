@@ -135,6 +135,7 @@ class JobActor:
         try:
             with metrics.steps.labels(name).time():
                 self.progress = await self._hands.do(step, seen, self.progress)
+            self._doors.cache.note_removals(self.uid, self.progress.removals)
         except NotYet:
             raise
         except PermanentError as error:

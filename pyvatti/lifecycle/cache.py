@@ -15,7 +15,7 @@ from pyvatti import labels
 from pyvatti.errors import Unavailable
 from pyvatti.jobs import read_job, read_pod
 from pyvatti.kube import JOBS, PODS, Informer, KubeClient, WatchLimits
-from pyvatti.models import Job, Manifest, Pod, Presence
+from pyvatti.models import Job, Manifest, Pod, Presence, Removal
 from pyvatti.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -99,6 +99,7 @@ class Cache:
         self._lost: dict[str, Manifest] = {}  # job uid -> a lost Job, as patched since
         self._is_unfinished: Callable[[Job], bool] | None = None
         self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
+        self._removals: dict[str, tuple[Removal, ...]] = {}  # job uid -> what was removed here
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -238,6 +239,7 @@ class Cache:
         self._vanished.pop(uid, None)
         self._accepts.pop(uid, None)
         self._clean.discard(uid)
+        self._removals.pop(uid, None)
         self._announce(base)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
@@ -269,6 +271,15 @@ class Cache:
         """Raise Unavailable before the first lists were read: an empty cache proves nothing."""
         if not self.is_synced:
             raise Unavailable("the service has not read the cluster's state yet", retry_after=2)
+
+    def note_removals(self, uid: str, removals: tuple[Removal, ...]) -> None:
+        """Note what this replica removed of a live job so far."""
+        if uid in self._base_of:
+            self._removals[uid] = removals
+
+    def removals(self, uid: str) -> tuple[Removal, ...]:
+        """Give what this replica removed of a live job; only the acting one knows."""
+        return self._removals.get(uid, ())
 
     def note_clean(self, uid: str) -> None:
         """Note that a job's data is proven deleted; it may go on waiting for the backend."""

@@ -131,7 +131,7 @@ class Reader:
             verdict=job.verdict,
             deliveries=self._doors.attempts.outbox(job),
             results_bucket=job.names.results_bucket if made else None,
-            removed=(),
+            removed=self._doors.cache.removals(job.uid),
             removed_at=None,
         )
 
