@@ -43,7 +43,8 @@ QUICK = Limits(
     ),
     storage=Patience(read=0.5, call=0.8, pauses=(0.05, 0.1)),
     seqera=Timeouts(connect=0.5, read=0.5, total=0.8),
-    backend=Timeouts(connect=1.5, read=1.5, total=2.0),
+    # a call that is given up because this machine stood still is told again, and rightly so
+    backend=Timeouts(connect=5.0, read=5.0, total=6.0),
     denied_pause=0.3,
 )
 BOOKMARK_SECONDS = 0.3
