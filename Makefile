@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes that run the tests; 0 is none but the one
-WORKERS ?= 0
+# Processes that run the tests, which mostly wait; 0 is none but the one
+WORKERS ?= 3
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test check lint types imports spelling bench test-cluster lock clean
@@ -25,7 +25,7 @@ demo: $(STAMP) ## Run one job on the embedded sandbox and prove that nothing is 
 	$(BIN)/pyvatti demo $(if $(SCENARIO),--scenario $(SCENARIO))
 
 test: $(STAMP) check ## Lint, types, import rules, then the whole test suite
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: lint types imports spelling ## Everything but the tests
 
