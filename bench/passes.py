@@ -15,6 +15,7 @@ from pyvatti.settings import load_settings
 from pyvatti.telemetry import configure_logging, metrics
 
 REST = 0.5  # seconds in which nothing must happen
+QUIET = 0.1  # share of a core that heartbeats and gauges may take meanwhile
 
 
 async def main(jobs: int, rounds: int) -> None:
@@ -34,10 +35,16 @@ def _passes() -> float:
 
 
 async def _until_quiet(least: float) -> None:
-    before = -1.0
-    while _passes() < least or _passes() != before:
-        before = _passes()
+    """Wait until so many passes were made, no further ones are, and threads have ended their work.
+
+    What the first passes begin (look at the folder of each transfer in Cloud Storage) goes on in
+    threads for seconds.
+    """
+    while True:
+        passes, spent = _passes(), time.process_time()
         await asyncio.sleep(REST)
+        if _passes() == passes >= least and time.process_time() - spent < QUIET * REST:
+            return
 
 
 async def _round(cache: Cache, jobs: int) -> float:

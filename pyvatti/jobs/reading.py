@@ -28,8 +28,11 @@ def read_time(text: str | None) -> datetime | None:
     return moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None
 
 
-def read_job(raw: Manifest) -> Job:
+def read_job(raw: Manifest, known: Job | None = None) -> Job:
     """Read a batch/v1 Job: needs `{"metadata": {"name", "namespace", "uid", "resourceVersion"}}`.
+
+    `known` is what was read of it before, with the very same annotations: most of a Job's versions
+    differ in their status alone, and parsing annotations is most of the work.
 
     The state is that of a terminal verdict or event, else the latest that a transition or an event
     tells of. The label, which anybody may edit, only helps where neither is readable, and never
@@ -37,9 +40,14 @@ def read_job(raw: Manifest) -> Job:
     """
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     annotations = metadata.get("annotations") or {}
-    verdict = read_annotation(annotations, labels.VERDICT, VERDICT)
-    transitions = read_annotation(annotations, labels.TRANSITIONS, TRANSITIONS) or {}
-    outbox = read_annotation(annotations, labels.OUTBOX, OUTBOX) or ()
+    if known is None:
+        verdict = read_annotation(annotations, labels.VERDICT, VERDICT)
+        transitions = read_annotation(annotations, labels.TRANSITIONS, TRANSITIONS) or {}
+        outbox = read_annotation(annotations, labels.OUTBOX, OUTBOX) or ()
+        witness = read_annotation(annotations, labels.WITNESS, WITNESS)
+    else:
+        verdict, transitions = known.verdict, known.transitions
+        outbox, witness = known.outbox, known.witness
     ended = _terminal_condition(status)
     return Job(
         names=_read_names(metadata, annotations),
@@ -59,7 +67,7 @@ def read_job(raw: Manifest) -> Job:
         transitions=transitions,
         outbox=outbox,
         verdict=verdict,
-        witness=read_annotation(annotations, labels.WITNESS, WITNESS),
+        witness=witness,
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
         withdrawn=labels.WITHDRAWN in annotations,
         label=(metadata.get("labels") or {}).get(labels.STATE, ""),

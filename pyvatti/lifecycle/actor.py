@@ -5,7 +5,6 @@ and is tried again with back-off; no other job notices.
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,10 +70,19 @@ class JobActor:
 
     async def _rest(self, delay: float | None, least: float) -> None:
         """Sleep until a change or for `delay` seconds; at least `least` seconds after a failure."""
-        await asyncio.sleep(least)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if delay is None else max(0.0, delay - least)):
-                await self._changed.wait()
+        if least:
+            await asyncio.sleep(least)
+        # A bare timer: asyncio.timeout costs more than all of the policy.
+        timer = None
+        if delay is not None:
+            timer = asyncio.get_running_loop().call_later(
+                max(0.0, delay - least), self._changed.set
+            )
+        try:
+            await self._changed.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def _guarded_pass(self) -> tuple[float | None, float]:
         try:

@@ -212,7 +212,7 @@ class Cache:
                 self._forget(old)
             return
         try:
-            job = read_job(new)
+            job = read_job(new, self._known(old, new))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("job object not understood", error=type(error).__name__)
             return
@@ -222,6 +222,17 @@ class Cache:
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
+
+    def _known(self, old: Manifest | None, new: Manifest) -> Job | None:
+        """Give what was read of a Job before, if its annotations are still the same."""
+        if old is None:
+            return None
+        before, after = old["metadata"], new["metadata"]
+        if before["uid"] != after["uid"] or before.get("annotations") != after.get("annotations"):
+            return None
+        known = self.job(after["name"], after["uid"])
+        is_its_reading = known is not None and known.resource_version == before["resourceVersion"]
+        return known if is_its_reading else None
 
     def _forget(self, old: Manifest) -> None:
         base, uid = old["metadata"]["name"], old["metadata"]["uid"]

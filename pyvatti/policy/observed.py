@@ -54,6 +54,8 @@ class Observed:
     @property
     def pod(self) -> Pod | None:
         """The pod that tells of the run: the newest one, else what is known of one that went."""
+        if len(self.pods) == 1:
+            return self.pods[0]
         if self.pods:
             return max(self.pods, key=lambda pod: pod.created_at or self.job.accepted_at)
         return self.vanished or self.job.witness
