@@ -62,6 +62,7 @@ class Fleet:
             self.calls,
             [value for key, value in self._environment().items() if key in CREDENTIALS],
         )
+        self.witness.take_over_seconds = TAKE_OVER_SECONDS
         self.ledger = Ledger(self._lines, self.witness)
         self.calls.answered.append(self.ledger.answered)
         return self

@@ -24,6 +24,7 @@ from chaos.stories import SUCCEEDED
 from pyvatti.sandbox.driver_plans import PLANS, everyone
 
 RANDOM_PAUSES = 6
+SLOW_SECONDS = 2.0  # longer than an accept may take, shorter than a job
 PAUSES = (
     Kill(Point("storage POST bucket", 1), Side.AFTER),
     Kill(Point("storage POST bucket", 2), Side.BEFORE),
@@ -230,7 +231,7 @@ async def follower_slow(fleet: Fleet, load: Load) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
                 group.create_task(load.post(follower))
-            await asyncio.sleep(LEASE_SECONDS)
+            await asyncio.sleep(SLOW_SECONDS)
             cable.delay = 0.0  # else no launch is ever quick enough
 
 

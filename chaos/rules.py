@@ -158,7 +158,7 @@ def _judge_credentials(witness: Witness, seen: Seen) -> list[str]:
     if seen.main_started_at is None or seen.transfer_gone_at is None:
         return []
     late = witness.uptime(seen.main_started_at, seen.transfer_gone_at)
-    if late <= CREDENTIAL_SECONDS:
+    if late <= CREDENTIAL_SECONDS + witness.take_over_seconds:
         return []
     return [f"the transfer's credentials outlived it by {late:.1f} s of a running service"]
 

@@ -72,6 +72,7 @@ class Witness:
         self.violations: list[str] = []
         self.epoch = 0
         self.deposed_at: list[float] = []
+        self.take_over_seconds = 0.0  # for which, with several replicas, none may act
         self.secrets = [value.encode() for value in secrets]
         self._downs: list[tuple[float, float]] = []
         self._down_since: float | None = time.monotonic()

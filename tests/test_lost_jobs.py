@@ -1,11 +1,14 @@
 """Jobs that leave our sight before we let go of them: forced away, or their labels edited."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from builders import job, settings
 from stage import JOB, Stage, launch_body, stage
 
+from pyvatti.errors import JobFinished
 from pyvatti.labels import COMPONENT, INSTANCE, MANAGED_BY
+from pyvatti.lifecycle.cache import Cache
 from pyvatti.sandbox.kube.resources import JOBS
 
 BASE = JOB.lower()
@@ -15,8 +18,8 @@ HERE = (JOBS, "intervene-dev", BASE)
 def force_away(on: Stage, propagation: str) -> None:
     """Delete the Job and strip its finalizers, as an impatient operator does."""
 
-    def strip(job: dict[str, Any]) -> None:
-        job["metadata"]["finalizers"] = []
+    def strip(manifest: dict[str, Any]) -> None:
+        manifest["metadata"]["finalizers"] = []
 
     on.world.kube.store.delete(*HERE, propagation=propagation)
     on.world.kube.store.mutate(*HERE, strip)
@@ -116,3 +119,15 @@ async def test_a_job_that_cannot_be_looked_up_is_not_believed_to_be_gone():
         assert len(on.world.storage.buckets) == 2
         on.world.kube.faults.clear()
         assert (await on.until_finished())["state"] == "Succeeded"
+
+
+def test_an_accept_whose_job_went_meanwhile_fails_by_its_own_error():
+    cache, accepted = Cache(cast("Any", None), settings()), job()
+
+    def complete() -> None:
+        with cache.accepting(accepted):
+            cache._remove(accepted.names.base, accepted.uid)
+            raise JobFinished("this id belongs to a finished job")
+
+    with pytest.raises(JobFinished):
+        complete()

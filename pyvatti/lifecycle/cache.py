@@ -194,7 +194,7 @@ class Cache:
         try:
             yield
         except BaseException:
-            del self._accepts[job.uid]
+            self._accepts.pop(job.uid, None)  # the Job may be gone already
             raise
         self._accepts[job.uid] = time.monotonic()
         self._announce(job.names.base)
