@@ -125,30 +125,44 @@ async def test_an_expired_record_goes_with_its_results():
         assert (await on.client.get(f"/jobs/{JOB}")).status_code == 404
 
 
-def strip(manifest: dict[str, Any]) -> None:
-    """Make an object as an Orphan deletion leaves it, two hours later."""
+def strip(manifest: dict[str, Any], created: datetime = LONG_AGO) -> None:
+    """Make an object as an Orphan deletion leaves it, some time later."""
     manifest["metadata"].pop("ownerReferences", None)
-    manifest["metadata"]["creationTimestamp"] = f"{LONG_AGO:%Y-%m-%dT%H:%M:%SZ}"
+    manifest["metadata"]["creationTimestamp"] = f"{created:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def plant_secret(on: Stage, name: str = "intp00000000777", **changes: str) -> None:
+LEFT = {
+    "app.kubernetes.io/managed-by": "pyvatti",
+    "app.kubernetes.io/instance": "pyvatti",
+    "app.kubernetes.io/component": "driver",
+    "hattivatti.geneticscores.org/job-id": "intp00000000777",
+    "hattivatti.geneticscores.org/job-uid": OURS["job-uid"],
+}
+
+
+def plant_secret(
+    on: Stage, name: str = "intp00000000777", created: datetime = LONG_AGO, **changes: str
+) -> None:
     """Put a Secret into the cluster whose Job is gone."""
     secret = {
-        "metadata": {
-            "name": name,
-            "labels": {
-                "app.kubernetes.io/managed-by": "pyvatti",
-                "app.kubernetes.io/instance": "pyvatti",
-                "app.kubernetes.io/component": "driver",
-                "hattivatti.geneticscores.org/job-id": "intp00000000777",
-                "hattivatti.geneticscores.org/job-uid": OURS["job-uid"],
-            }
-            | changes,
-        },
+        "metadata": {"name": name, "labels": LEFT | changes},
         "data": {"tower-token": "c2VjcmV0"},
     }
     on.world.kube.store.create(SECRETS, "intervene-dev", secret)
-    on.world.kube.store.mutate(SECRETS, "intervene-dev", name, strip)
+    on.world.kube.store.mutate(SECRETS, "intervene-dev", name, lambda made: strip(made, created))
+
+
+def plant_pod(on: Stage) -> None:
+    """Put a pod into the cluster that was made just now and whose Job is gone."""
+    container = {"name": "a", "image": "busybox", "command": ["/bin/sh", "-c", "sleep 600"]}
+    pod = {
+        "metadata": {
+            "name": "intp00000000777-abcde",
+            "labels": LEFT | {"batch.kubernetes.io/controller-uid": OURS["job-uid"]},
+        },
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
+    on.world.kube.store.create(PODS, "intervene-dev", pod)
 
 
 async def test_a_secret_of_ours_without_job_is_removed_and_never_read():
@@ -159,6 +173,51 @@ async def test_a_secret_of_ours_without_job_is_removed_and_never_read():
 
         read = [item for item in on.world.kube.requests if item.resource == "secrets"]
         assert {item.verb for item in read} == {"list", "delete"}
+
+
+async def test_a_young_secret_stays_for_its_launch_may_be_under_way():
+    async with stage(**SWEEPING) as on:
+        plant_secret(on, created=datetime.now(UTC))
+
+        await sweeps(on)
+
+        assert on.world.objects("Secret") == ["intp00000000777"]
+
+
+async def test_a_secret_whose_id_belongs_to_a_later_job_is_removed():
+    async with stage("slow", **SWEEPING) as on:
+        await on.launch()
+        await on.until_state("Created")
+        plant_secret(on, "left", **{"hattivatti.geneticscores.org/job-id": JOB.lower()})
+
+        await on.until(lambda: "left" not in on.world.objects("Secret"), "it is removed")
+
+        assert JOB.lower() in on.world.objects("Secret")
+
+
+async def test_a_secret_made_anew_while_the_leftover_of_its_name_is_removed_stays():
+    async with stage(**SWEEPING) as on:
+        store, requests = on.world.kube.store, on.world.kube.requests
+        slow = on.world.kube.faults.add("DELETE", "/secrets", "slow", count=1, seconds=0.5)
+        plant_secret(on)
+        await on.until(lambda: slow.hits == 1, "it is to be removed")
+
+        store.delete(SECRETS, "intervene-dev", "intp00000000777", propagation="Background")
+        plant_secret(on, created=datetime.now(UTC))
+        await sweeps(on)
+
+        assert [item.status for item in requests if item.verb == "delete"] == [409]
+        assert on.world.objects("Secret") == ["intp00000000777"]
+
+
+async def test_a_bucket_stays_while_a_pod_of_its_job_may_still_write_into_it():
+    async with stage(**SWEEPING) as on:
+        plant_pod(on)
+        plant(on)
+
+        await sweeps(on)
+
+        assert list(on.world.storage.buckets) == [NAME]
 
 
 @pytest.mark.parametrize(
@@ -222,3 +281,19 @@ async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_pat
         assert unseen.status_code == 404
         assert shown["state"] == "Succeeded"
         assert on.told()[-1] == "succeeded"
+
+
+async def test_a_job_that_does_not_wait_for_us_gets_no_label():
+    container = {"name": "a", "image": "busybox", "command": ["/bin/sh", "-c", "sleep 600"]}
+    labels = {name: value for name, value in LEFT.items() if "managed-by" not in name}
+    job = {
+        "metadata": {"name": "other", "labels": labels},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }
+    async with stage(**SWEEPING) as on:
+        on.world.kube.store.create(JOBS, "intervene-dev", job)
+
+        await sweeps(on)
+
+        kept = on.world.kube.store.get(JOBS, "intervene-dev", "other")
+        assert kept["metadata"]["labels"] == labels
