@@ -3,7 +3,9 @@
 No story and no rule; which call ends the service is the caller's choice.
 """
 
+import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -80,11 +82,16 @@ Ender = Callable[[], Awaitable[None]]
 
 
 class Answer(NamedTuple):
-    """What a stand-in did with a call. `arrived`: no fault kept the answer from the caller."""
+    """What a stand-in did with a call.
+
+    `arrived`: no fault kept the answer from the caller. `is_late`: the caller was gone before it
+    was acted upon, for it was delayed.
+    """
 
     status: int
     request: bytes
     arrived: bool
+    is_late: bool
 
 
 Answered = Callable[[Call, Answer], None]
@@ -165,7 +172,9 @@ class Calls:
 
         answer = await spoil(request, act)
         for heard in self.answered if meant else ():
-            heard(call, Answer(meant[-1].status, body, meant[-1] is answer))
+            is_late = _has_hung_up(request)
+            arrived = meant[-1] is answer and not is_late
+            heard(call, Answer(meant[-1].status, body, arrived, is_late))
         if side is Side.AFTER and end is not None:
             await end()
             if self._is_cut_off:
@@ -210,6 +219,21 @@ def _call(name: str, request: web.Request) -> Call:
         port=peer[1] if peer else 0,
         headers={key.lower(): value for key, value in request.headers.items()},
     )
+
+
+def _has_hung_up(request: web.Request) -> bool:
+    """Tell whether the caller is gone."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return True
+    ours = transport.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(ours.fileno())) as same:
+        try:
+            return not same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:  # it waits for its answer
+            return False
+        except OSError:
+            return True
 
 
 def _kube_kind(path: str) -> str:

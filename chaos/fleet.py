@@ -24,6 +24,7 @@ from pyvatti.sandbox.world import World
 
 LEASE = {"LEASE_DURATION": str(LEASE_SECONDS), "RENEW_DEADLINE": "2", "RETRY_PERIOD": "0.4"}
 TAKE_OVER_SECONDS = LEASE_SECONDS + 5.0
+SLOW_SECONDS = 5.0  # more for each step: lines are slow or silent
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,12 +58,11 @@ class Fleet:
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.world)
-        self.witness = Witness(
-            self.world,
-            self.calls,
-            [value for key, value in self._environment().items() if key in CREDENTIALS],
-        )
-        self.witness.take_over_seconds = TAKE_OVER_SECONDS
+        environment = self._environment()
+        secrets = [environment[name] for name in CREDENTIALS]
+        deadline = float(environment["RENEW_DEADLINE"])
+        self.witness = Witness(self.world, self.calls, secrets, deadline)
+        self.witness.patience = SLOW_SECONDS
         self.ledger = Ledger(self._lines, self.witness)
         self.calls.answered.append(self.ledger.answered)
         return self
@@ -100,7 +100,6 @@ class Fleet:
         replica = self.replicas[name] = Replica(name=name, service=service, cables=cables)
         if not await service.ready():
             raise RuntimeError(f"replica {name} ended with {service.ended.result()}")
-        self.witness.service_ready()
         return replica
 
     async def kill(self, replica: Replica) -> None:
@@ -108,13 +107,22 @@ class Fleet:
         self.kills += 1
         del self.replicas[replica.name]
         await replica.service.kill()
-        self.witness.epoch += 1
+        self.witness.service_ended()
 
     async def post(self, replica: Replica, job_id: str) -> int:
         """Post a launch to one replica; its status, 0 without an answer."""
         async with httpx.AsyncClient(base_url=replica.service.url, timeout=15) as client:
             try:
                 return (await client.post("/launch", json=request_of(job_id))).status_code
+            except httpx.TransportError:
+                return 0
+
+    async def cancel(self, replica: Replica, job_id: str) -> int:
+        """Cancel a job by one replica; the status, 0 without an answer."""
+        self.ledger.cancelled(replica.name, job_id.lower())
+        async with httpx.AsyncClient(base_url=replica.service.url, timeout=15) as client:
+            try:
+                return (await client.delete(f"/jobs/{job_id}")).status_code
             except httpx.TransportError:
                 return 0
 

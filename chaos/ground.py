@@ -87,7 +87,8 @@ class Ground:
             fixed = {**self.world.environment(self.folder), **HURRY, "PORT": str(free_port())}
             self.environment = fixed | self.environment
             secrets = [self.environment[name] for name in CREDENTIALS]
-            self.witness = Witness(self.world, self.calls, secrets)
+            deadline = float(self.environment["RENEW_DEADLINE"])
+            self.witness = Witness(self.world, self.calls, secrets, deadline)
             self.client = await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{fixed['PORT']}", timeout=15)
             )
@@ -208,7 +209,6 @@ class Ground:
         """Start the service again whenever it ends."""
         while True:
             if await self.service.ready():
-                self.witness.service_ready()
                 self._is_up.set()
             await asyncio.wait([self.service.ended])
             self._is_up.clear()

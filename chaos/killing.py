@@ -3,8 +3,12 @@
 Which calls there are is found by counting them; a run that shows new ones adds them.
 """
 
+import re
+import shutil
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +16,7 @@ from pathlib import Path
 from chaos.calls import WRITE, Kill, Point, Side
 from chaos.ground import Ground
 from chaos.process import Zygote
-from chaos.rules import Expected, Finding, judge
+from chaos.rules import Expected, Finding, judge, unrest
 from chaos.stories import Story
 from chaos.strangers import Strangers
 
@@ -20,6 +24,8 @@ RELENTLESS = (6, 7, 9)
 """Deaths at each n-th write of every start. Fewer writes are used up by a repeated launch and by
 repeating what is done already (two buckets, one Secret)."""
 
+
+EVIDENCE = Path("build") / "chaos"
 
 FEW = 3
 """Of each call that is made for no job, so many die: they go on for ever."""
@@ -67,10 +73,10 @@ def _say(sentences: Iterable[str]) -> None:
 
 async def explore(zygote: Zygote, story: Story, most: int | None, tally: Tally) -> None:
     """Kill at every call of a story, `most` of them at most; tally what is found."""
-    with tempfile.TemporaryDirectory() as folder:
+    with workplace(tally) as folder:
         ground = Ground(
             zygote,
-            Path(folder),
+            folder,
             plans=story.plans,
             changes=story.settings,
             keep_lease=story.is_gentle,
@@ -202,11 +208,24 @@ class Explorer:
             ground.read_log()
             finding = judge(ground.world, ground.witness, strangers, expected)
         if not rests:
-            finding.violations.append(f"{job_id}: does not come to rest")
+            finding.violations.append(unrest(ground.world, job_id.lower()))
         tally.add(finding, f"{story.name}, {how}")
         strangers.remove()
         await story.clear(ground, job_id)
         return happened
+
+
+@contextmanager
+def workplace(tally: Tally) -> Iterator[Path]:
+    """Give a folder for what services write; it is kept in `EVIDENCE` if something was wrong."""
+    before = tally.wrong
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder)
+        finally:
+            if tally.wrong > before or sys.exc_info()[0]:
+                name = re.sub(r"\W+", "-", tally.name)
+                shutil.copytree(folder, EVIDENCE / name, dirs_exist_ok=True)
 
 
 def leaks(log: Path, secrets: Iterable[bytes]) -> list[str]:

@@ -17,7 +17,7 @@ from chaos.witness import Witness
 from pyvatti import labels
 
 LEASE_SECONDS = 4
-MERELY_WITHDRAWN = {"annotations", "finalizers", "resourceVersion", "uid"}
+MERELY_MARKED = {"annotations", "finalizers", "resourceVersion", "uid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,11 @@ class Ledger:
         self.renewals: list[tuple[float, str]] = []
         self.names: dict[str, str] = {}
         self._lines, self._witness = lines, witness
-        self._withdrawn: set[tuple[str, str]] = set()  # (replica, path of the Job)
+        self._ended: set[tuple[str, str]] = set()  # (replica, Job) withdrawn or cancelled by it
+
+    def cancelled(self, who: str, base: str) -> None:
+        """Note that a user cancels a job by a replica, which then writes to its Job."""
+        self._ended.add((who, base))
 
     def answered(self, call: Call, answer: Answer) -> None:
         """Note a call that a stand-in acted upon."""
@@ -103,26 +107,28 @@ class Ledger:
             self._witness.epoch += 1
 
     def _is_anybodys(self, who: str, call: Call, body: bytes) -> bool:
-        """Tell whether a write is no leader's alone: every replica accepts and tells Events.
+        """Tell whether a write is no leader's alone: every replica accepts, cancels, tells Events.
 
         Accepting makes a Job and its first Secret, or takes back what it could not make.
         """
-        job = call.path.partition("?")[0]
+        job = call.path.partition("?")[0].rpartition("/jobs/")[2]
         if re.search(r"/(events|jobs)\?", call.path) and call.method == "POST":
             return True
         if call.method == "POST" and "/secrets" in call.path:
             return not str(json.loads(body)["metadata"]["name"]).endswith("-transfer")
-        if call.method == "PATCH" and "/jobs/" in job and _is_withdrawal(json.loads(body)):
-            self._withdrawn.add((who, job))
+        if call.method == "PATCH" and _marks_only(labels.WITHDRAWN, json.loads(body)):
+            self._ended.add((who, job))
             return True
-        return call.method == "DELETE" and (who, job) in self._withdrawn
+        if (who, job) not in self._ended:
+            return False
+        return call.method == "DELETE" or _marks_only(labels.TRANSITIONS, json.loads(body))
 
 
-def _is_withdrawal(patch: dict[str, Any]) -> bool:
-    """Tell whether a patch marks a Job as withdrawn, or takes that back, and does nothing else."""
+def _marks_only(annotation: str, patch: dict[str, Any]) -> bool:
+    """Tell whether a patch of a Job sets or takes back this mark and does nothing else."""
     metadata = patch.get("metadata", {})
-    only = set(metadata.get("annotations") or ()) == {labels.WITHDRAWN}
-    return only and set(patch) == {"metadata"} and set(metadata) <= MERELY_WITHDRAWN
+    only = set(metadata.get("annotations") or ()) == {annotation}
+    return only and set(patch) == {"metadata"} and set(metadata) <= MERELY_MARKED
 
 
 def _is_fenced(call: Call, body: bytes) -> bool:

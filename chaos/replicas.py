@@ -6,25 +6,25 @@ Each scenario gives a tally; that one replica acts at a time is proven by the le
 import asyncio
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 from chaos.cables import Health
 from chaos.calls import Kill, Point, Side
 from chaos.fleet import TAKE_OVER_SECONDS, Fleet, Replica
 from chaos.ground import GRACE_SECONDS, LOOK, PATIENCE
-from chaos.killing import Tally, leaks
+from chaos.killing import Tally, leaks, workplace
 from chaos.ledger import LEASE_SECONDS
 from chaos.process import Zygote
-from chaos.rules import Expected, is_at_rest, judge
-from chaos.stories import SUCCEEDED
+from chaos.rules import EITHER, Expected, is_at_rest, judge, unrest
+from chaos.stories import FAILED, SUCCEEDED
 from pyvatti.sandbox.driver_plans import PLANS, everyone
 
 RANDOM_PAUSES = 6
 SLOW_SECONDS = 2.0  # longer than an accept may take, shorter than a job
+AGES = (0, 0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
+"""Seconds from the launch to its cancel: from the queue to the clean-up after its end."""
 PAUSES = (
     Kill(Point("storage POST bucket", 1), Side.AFTER),
     Kill(Point("storage POST bucket", 2), Side.BEFORE),
@@ -52,6 +52,7 @@ class Load:
         self.fleet, self.tally, self.where = fleet, tally, where
         self.accepted: list[str] = []
         self.refused: list[str] = []
+        self.ends: dict[str, frozenset[str]] = {}  # of the jobs that were cancelled
 
     async def post(self, replica: Replica | None = None) -> str:
         """Launch one more job by a replica, or by any until it is accepted."""
@@ -81,6 +82,17 @@ class Load:
         if status not in (0, 201, 503):
             self.tally.accuse(f"{job_id}: POST /launch answered {status}")
 
+    async def cancel(self, replica: Replica, job_id: str, ends: frozenset[str]) -> None:
+        """Cancel a job by a replica, again until it is answered; say how it may end then."""
+        self.ends[job_id] = ends
+        deadline = time.monotonic() + PATIENCE
+        while (status := await self.fleet.cancel(replica, job_id)) in (0, 503):
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.05)
+        if status not in (202, 409):
+            self.tally.accuse(f"{job_id}: DELETE answered {status}")
+
     async def finish(self) -> None:
         """Wait until every job is at rest, and judge."""
         fleet, world = self.fleet, self.fleet.world
@@ -88,10 +100,11 @@ class Load:
             accepted = job_id in self.accepted
             at_rest = partial(is_at_rest, world, job_id.lower(), accepted=accepted)
             rests = await until(at_rest)
-            expected = Expected(job_id=job_id, accepted=accepted, ends=SUCCEEDED)
+            ends = self.ends.get(job_id, SUCCEEDED)
+            expected = Expected(job_id=job_id, accepted=accepted, ends=ends)
             finding = judge(world, fleet.witness, None, expected)
             if not rests:
-                finding.violations.append(f"{job_id}: does not come to rest")
+                finding.violations.append(unrest(world, job_id.lower()))
             self.tally.add(finding, self.where)
 
 
@@ -107,9 +120,9 @@ async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bo
 
 async def play(zygote: Zygote, scenario: Scenario, tally: Tally, where: str = "") -> None:
     """Play one scenario with two replicas; tally what is found, named by `where` or the line."""
-    with tempfile.TemporaryDirectory() as folder:
+    with workplace(tally) as folder:
         plans = everyone(PLANS["success"])
-        async with Fleet(zygote, Path(folder), plans=plans) as fleet:
+        async with Fleet(zygote, folder, plans=plans) as fleet:
             await fleet.start("a")
             await until(lambda: fleet.leader is not None)
             await fleet.start("b")
@@ -235,6 +248,21 @@ async def follower_slow(fleet: Fleet, load: Load) -> None:
             cable.delay = 0.0  # else no launch is ever quick enough
 
 
+async def follower_cancels(fleet: Fleet, load: Load) -> None:
+    """Cancel by a replica that does not act, at many ages of a job, at last as the leader dies."""
+    leader = _leader(fleet)
+    follower = fleet.others(leader)[0]
+    for age in AGES:
+        job_id = await load.post(leader)
+        await asyncio.sleep(age)
+        await load.cancel(follower, job_id, EITHER if age else FAILED)
+    job_id = await load.post(leader)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load.cancel(follower, job_id, FAILED))
+        group.create_task(fleet.kill(leader))
+    await _take_over(fleet, load, leader)
+
+
 def rolling_restart(times: int) -> Scenario:
     """Replace so many replicas, each by a new one first, while users post to whoever lives."""
 
@@ -278,6 +306,7 @@ SCENARIOS: dict[str, Scenario] = {
     "leader paused at random": leader_paused_at_random,
     "leader slow": leader_slow,
     "follower slow": follower_slow,
+    "follower cancels": follower_cancels,
     "rolling restart under load": rolling_restart(4),
 }
 

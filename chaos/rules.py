@@ -10,11 +10,12 @@ from typing import Any
 
 from chaos.strangers import Strangers
 from chaos.witness import Seen, Told, Witness
+from pyvatti import labels
 from pyvatti.sandbox.kube.resources import CONFIGMAPS, JOBS, PODS, SECRETS
 from pyvatti.sandbox.world import World
 
 CREDENTIAL_SECONDS = 5.0
-"""How long a running service may take to delete the transfer's credentials."""
+"""How long an acting service may take to delete the transfer's credentials."""
 
 ANSWERED_LATE = 5.0
 """How long a stand-in on a busy machine may take to answer: the teller may be deposed meanwhile."""
@@ -59,6 +60,22 @@ def is_at_rest(world: World, base: str, *, accepted: bool) -> bool:
     if any(store.find(kind, namespace, name) for kind, name in names) or _pods(world, base):
         return False
     return not accepted or read_record(world, base) is not None
+
+
+def unrest(world: World, base: str) -> str:
+    """Say how a job stands that does not come to rest."""
+    job = world.kube.store.find(JOBS, world.namespace, base) or {"metadata": {}}
+    metadata = job["metadata"]
+    told = {
+        "state": (metadata.get("labels") or {}).get(labels.STATE),
+        "verdict": (metadata.get("annotations") or {}).get(labels.VERDICT),
+        "finalizers": metadata.get("finalizers"),
+        "deleted": metadata.get("deletionTimestamp"),
+        "suspended": job.get("spec", {}).get("suspend"),
+        "status": job.get("status"),
+        "pods": _pods(world, base),
+    }
+    return f"{base.upper()}: does not come to rest: {told}"
 
 
 def read_record(world: World, base: str) -> dict[str, Any] | None:
@@ -134,7 +151,7 @@ def _judge_told(witness: Witness, seen: Seen) -> tuple[list[str], int]:
                     f"{event_id} ({again.event}) was told again after its 200 {told} {seen.noted}"
                 )
     taken = [told for told in seen.told if told.status == 200]
-    order = [told.sequence for told in taken]
+    order = [told.sequence for told in taken if not told.is_late]  # else nobody can call it back
     if order != sorted(order):
         found.append(f"told out of order: {[told.event for told in taken]}")
     for event in ("deployed", "succeeded", "failed"):
@@ -157,10 +174,10 @@ def _is_excused(witness: Witness, seen: Seen, first: Told, again: Told) -> bool:
 def _judge_credentials(witness: Witness, seen: Seen) -> list[str]:
     if seen.main_started_at is None or seen.transfer_gone_at is None:
         return []
-    late = witness.uptime(seen.main_started_at, seen.transfer_gone_at)
-    if late <= CREDENTIAL_SECONDS + witness.take_over_seconds:
+    late = witness.acted(seen.main_started_at, seen.transfer_gone_at)
+    if late <= CREDENTIAL_SECONDS + witness.patience:
         return []
-    return [f"the transfer's credentials outlived it by {late:.1f} s of a running service"]
+    return [f"the transfer's credentials outlived it by {late:.1f} s of an acting service"]
 
 
 def _touched(strangers: Strangers | None) -> list[str]:

@@ -6,19 +6,17 @@ Same seed, same decisions; how they interleave with real processes is never quit
 import asyncio
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from chaos.calls import WRITE, Kill, Point, Side
 from chaos.ground import Ground
-from chaos.killing import Tally, leaks
+from chaos.killing import Tally, leaks, workplace
 from chaos.process import Zygote
-from chaos.rules import EITHER, Expected, judge
+from chaos.rules import EITHER, Expected, judge, unrest
 from chaos.stories import FAILED, SUCCEEDED, edit
 from chaos.strangers import Strangers
 from pyvatti import labels
@@ -29,6 +27,7 @@ from pyvatti.sandbox.kube.store import ApiError
 
 USERS = 6
 LONGEST_FAULT = 1.5  # seconds
+SPOILT_SECONDS = 5.0  # more for each step: four tries may be spoilt, with back-off between them
 ENDS = {
     "success": SUCCEEDED,
     "task_failure": FAILED,
@@ -66,8 +65,9 @@ async def soak(zygote: Zygote, seed: int, seconds: float, tally: Tally) -> None:
     def plan_of(pod: dict[str, Any]) -> Plan:
         return chosen.get(job_name(pod), PLANS["success"])
 
-    with tempfile.TemporaryDirectory() as folder:
-        async with Ground(zygote, Path(folder), plans=plan_of, changes=SETTINGS) as ground:
+    with workplace(tally) as folder:
+        async with Ground(zygote, folder, plans=plan_of, changes=SETTINGS) as ground:
+            ground.witness.patience = SPOILT_SECONDS
             await Soak(ground, chosen, random.Random(seed), tally).run(seconds)  # noqa: S311
         tally.accuse(*ground.witness.violations, *leaks(ground.log, ground.witness.secrets))
         tally.kills = ground.kills
@@ -147,7 +147,7 @@ class Soak:
         expected = Expected(job_id=job_id, accepted=accepted, ends=ends)
         finding = judge(ground.world, ground.witness, strangers, expected)
         if not rests:
-            finding.violations.append(f"{job_id}: does not come to rest")
+            finding.violations.append(unrest(ground.world, job_id.lower()))
         self._tally.add(finding, self._tally.name)
         strangers.remove()
 
@@ -234,6 +234,7 @@ class Soak:
     async def _pause(self) -> None:
         service = self._ground.service
         service.send(signal.SIGSTOP)
+        self._ground.witness.acting_stopped()
         try:
             await asyncio.sleep(self._dice.random() * 3)
         finally:

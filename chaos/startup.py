@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import tempfile
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from chaos.calls import Answer, Call
 from chaos.ground import Ground
-from chaos.killing import Tally, leaks
+from chaos.killing import Tally, leaks, workplace
 from chaos.process import Zygote
 from chaos.rules import REFUSED
 from pyvatti import labels
@@ -37,9 +35,9 @@ async def start_up(
     """
     tally.name, tally.jobs = f"start-up, {live} jobs, {records} records", live
     changes = {"MAX_CONCURRENT_JOBS": str(RUNNING)}
-    with tempfile.TemporaryDirectory() as folder:
+    with workplace(tally) as folder:
         plans = everyone(FOREVER)
-        ground = Ground(zygote, Path(folder), plans=plans, changes=changes)
+        ground = Ground(zygote, folder, plans=plans, changes=changes)
         async with AsyncExitStack() as stack, ground:
             _add_records(ground, records)
             ground.world.backend.down = True

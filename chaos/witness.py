@@ -25,7 +25,7 @@ _STATUS_PATH = re.compile(r"/pipeline/([^/]+)/status")
 class Told:
     """One notice as the backend got it. `epoch` counts the ends of services before it.
 
-    `arrived`: no fault kept the answer from the teller.
+    `arrived`: no fault kept the answer from the teller. `is_late`: it was gone by then.
     """
 
     at: float
@@ -36,6 +36,7 @@ class Told:
     body: dict[str, Any]
     status: int
     arrived: bool
+    is_late: bool
 
 
 @dataclass(slots=True)
@@ -64,44 +65,50 @@ class Seen:
 
 
 class Witness:
-    """Watches one world from its start. `secrets` must appear in no object but a Secret."""
+    """Watches one world from its start. `secrets` must appear in no object but a Secret.
 
-    def __init__(self, world: World, calls: Calls, secrets: Iterable[str]) -> None:
+    `renew_deadline`: seconds after its last renewal for which a holder of the Lease may act.
+    """
+
+    def __init__(
+        self, world: World, calls: Calls, secrets: Iterable[str], renew_deadline: float
+    ) -> None:
         self.world = world
         self.jobs: dict[str, Seen] = defaultdict(Seen)
         self.violations: list[str] = []
         self.epoch = 0
         self.deposed_at: list[float] = []
-        self.take_over_seconds = 0.0  # for which, with several replicas, none may act
+        self.patience = 0.0  # seconds more for each step: its calls are spoilt
         self.secrets = [value.encode() for value in secrets]
-        self._downs: list[tuple[float, float]] = []
-        self._down_since: float | None = time.monotonic()
+        self._renew_deadline = renew_deadline
+        self._acted: list[tuple[float, float]] = []
+        self._renewed_at: float | None = None
         world.kube.store.subscribe(self._changed)
         calls.answered.append(self._answered)
 
     def service_ended(self) -> None:
-        """Note that no service runs from now on."""
+        """Note that who told or acted is gone."""
         self.epoch += 1
-        if self._down_since is None:
-            self._down_since = time.monotonic()
+        self.acting_stopped()
 
-    def service_ready(self) -> None:
-        """Note that a service runs again."""
-        if self._down_since is not None:
-            self._downs.append((self._down_since, time.monotonic()))
-            self._down_since = None
+    def acting_stopped(self) -> None:
+        """Note that nobody acts until the Lease is written again."""
+        self._acted += self._acting(time.monotonic())
+        self._renewed_at = None
 
     def was_deposed(self, since: float, until: float) -> bool:
         """Tell whether a service said in between that it had lost the Lease."""
         return any(since <= at <= until for at in self.deposed_at)
 
-    def uptime(self, since: float, until: float) -> float:
-        """Give the seconds of an interval during which a service ran."""
-        downs = [*self._downs]
-        if self._down_since is not None:
-            downs.append((self._down_since, until))
-        lost = sum(max(0.0, min(end, until) - max(start, since)) for start, end in downs)
-        return until - since - lost
+    def acted(self, since: float, until: float) -> float:
+        """Give the seconds of an interval during which a replica could act."""
+        spans = [*self._acted, *self._acting(until)]
+        return sum(max(0.0, min(end, until) - max(start, since)) for start, end in spans)
+
+    def _acting(self, until: float) -> list[tuple[float, float]]:
+        """Give the time since the last renewal, if anybody holds the Lease."""
+        since = self._renewed_at
+        return [] if since is None else [(since, min(until, since + self._renew_deadline))]
 
     def accuse(self, sentence: str) -> None:
         """Write down a violation, once."""
@@ -115,6 +122,9 @@ class Witness:
         if resource.kind == "Secret":
             self._secret_changed(change, name)
             return
+        if resource.kind == "Lease":
+            self._lease_changed(change, new)
+            return
         self._look_for_secrets(resource.kind, name, new)
         if resource.kind == "Job":
             self._job_changed(name, new)
@@ -122,6 +132,11 @@ class Witness:
                 self._job_gone(name, new)
         elif resource.kind == "Pod":
             self._pod_changed(new)
+
+    def _lease_changed(self, change: str, new: dict[str, Any]) -> None:
+        self.acting_stopped()
+        if change != "DELETED" and new["spec"].get("holderIdentity"):
+            self._renewed_at = time.monotonic()
 
     def _look_for_secrets(self, kind: str, name: str, new: dict[str, Any]) -> None:
         text = orjson.dumps(new)
@@ -195,6 +210,7 @@ class Witness:
                 body=said,
                 status=answer.status,
                 arrived=answer.arrived,
+                is_late=answer.is_late,
             )
         )
 
