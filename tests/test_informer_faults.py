@@ -183,11 +183,13 @@ async def test_row_10_watch_with_a_rotated_token_goes_on(tmp_path: Path):
     assert len(server.seen("LIST")) == 1
 
 
-async def test_row_10_forbidden_is_loud_slow_and_not_ready(tmp_path: Path):
-    limits = WatchLimits(idle=5, short=0, backoff=0.001, backoff_cap=0.3)
+async def test_row_10_forbidden_is_loud_ever_slower_and_not_ready(tmp_path: Path):
+    """Soon again at first: an API server that has just started refuses what it will grant."""
+    limits = WatchLimits(idle=5, short=0, backoff=0.1, backoff_cap=5)
+    no = failure(403, "Forbidden")
     steps = {
-        "LIST": [lists(A1, version=1), lists(A2, version=2)],
-        "WATCH": [stream(bookmark(1)), failure(403, "Forbidden"), QUIET],
+        "LIST": [lists(A1, version=1), no, no, lists(A2, version=2)],
+        "WATCH": [stream(bookmark(1)), no, QUIET],
     }
     with capture_logs() as logs:
         async with following(tmp_path, limits=limits, **steps) as it:
@@ -195,7 +197,11 @@ async def test_row_10_forbidden_is_loud_slow_and_not_ready(tmp_path: Path):
             await eventually(lambda: not it.informer.is_fresh(time.monotonic()))
             await eventually(lambda: it.informer.is_fresh(time.monotonic()))
 
-    denied, retried = it.server.seen("WATCH")[1], it.server.seen("LIST")[1]
-    assert retried.at - denied.at >= 0.3
-    assert [entry["log_level"] for entry in logs if entry["event"] == "watch denied"] == ["error"]
+    denied = [it.server.seen("WATCH")[1], *it.server.seen("LIST")[1:]]
+    pauses = [after.at - before.at for before, after in pairwise(denied)]
+    assert pauses == sorted(pauses)
+    assert 0.075 <= pauses[0] < 0.4 <= 4 * pauses[-1]
+    assert [entry["log_level"] for entry in logs if entry["event"] == "watch denied"] == [
+        "error"
+    ] * 3
     assert it.version("a") == "2"

@@ -13,7 +13,7 @@ from typing import NoReturn
 import structlog
 
 from pyvatti.errors import Denied, PyvattiError, TransientError
-from pyvatti.kube.answers import Expired, Idle, Malformed, Unauthenticated
+from pyvatti.kube.answers import Expired, Idle, Malformed
 from pyvatti.kube.backoff import Backoff, between
 from pyvatti.kube.client import Kind, KubeClient
 from pyvatti.kube.store import Change, Store
@@ -149,8 +149,6 @@ class Informer:
             self._denied = True
             self._version = None  # so that access is seen the moment it is back
             self._log.error("watch denied", error=str(error))
-            if not isinstance(error, Unauthenticated):  # a rotated token heals sooner
-                return self._limits.backoff_cap
         except PyvattiError as error:
             return self._failed(error)
         return self._pause()
