@@ -19,7 +19,7 @@ from pyvatti.sandbox.faults import FaultRules, cut, fault_middleware
 from pyvatti.sandbox.world import World
 
 WRITE = "any write"
-DRIVERS = "aiohttp/"  # in the user agent of the simulated drivers
+DRIVERS = ("aiohttp/", "Nextflow/")  # in the user agents of the simulated drivers
 
 
 class Side(StrEnum):
@@ -146,7 +146,8 @@ class Calls:
 
         @web.middleware
         async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if DRIVERS in request.headers.get("User-Agent", ""):
+            agent = request.headers.get("User-Agent", "")
+            if any(driver in agent for driver in DRIVERS):
                 return await handler(request)
             return await self._pass(_call(name, request), request, handler, spoil)
 
