@@ -17,14 +17,13 @@ from chaos.calls import Calls
 from chaos.ground import CREDENTIALS, HURRY, SPEED, request_of
 from chaos.ledger import LEASE_SECONDS, Ledger
 from chaos.process import Service, Zygote, free_port
-from chaos.witness import Witness
+from chaos.witness import SPOILT_SECONDS, Witness
 from pyvatti.sandbox.driver_plans import Plans
 from pyvatti.sandbox.kube.resources import LEASES
 from pyvatti.sandbox.world import World
 
 LEASE = {"LEASE_DURATION": str(LEASE_SECONDS), "RENEW_DEADLINE": "2", "RETRY_PERIOD": "0.4"}
 TAKE_OVER_SECONDS = LEASE_SECONDS + 5.0
-SLOW_SECONDS = 5.0  # more for each step: lines are slow or silent
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class Fleet:
         secrets = [environment[name] for name in CREDENTIALS]
         deadline = float(environment["RENEW_DEADLINE"])
         self.witness = Witness(self.world, self.calls, secrets, deadline)
-        self.witness.patience = SLOW_SECONDS
+        self.witness.patience = SPOILT_SECONDS
         self.ledger = Ledger(self._lines, self.witness)
         self.calls.answered.append(self.ledger.answered)
         return self

@@ -24,11 +24,10 @@ RELENTLESS = (6, 7, 9)
 """Deaths at each n-th write of every start. Fewer writes are used up by a repeated launch and by
 repeating what is done already (two buckets, one Secret)."""
 
-
-EVIDENCE = Path("build") / "chaos"
-
 FEW = 3
 """Of each call that is made for no job, so many die: they go on for ever."""
+
+EVIDENCE = Path("build") / "chaos"
 
 
 @dataclass(slots=True)

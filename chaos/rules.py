@@ -162,7 +162,12 @@ def _judge_told(witness: Witness, seen: Seen) -> tuple[list[str], int]:
 
 
 def _is_excused(witness: Witness, seen: Seen, first: Told, again: Told) -> bool:
-    """Tell whether the teller never got the 200, or died or was deposed before noting it."""
+    """Tell whether the teller never got the 200, or died or was deposed before noting it.
+
+    What a dead one had sent may also be acted upon after its successor told the same.
+    """
+    if again.is_late:
+        return True
     noted_at = seen.noted.get(first.sequence)
     if noted_at is not None and noted_at <= again.at:
         return False

@@ -19,6 +19,7 @@ from chaos.process import Zygote
 from chaos.rules import EITHER, Expected, judge, unrest
 from chaos.stories import FAILED, SUCCEEDED, edit
 from chaos.strangers import Strangers
+from chaos.witness import SPOILT_SECONDS
 from pyvatti import labels
 from pyvatti.sandbox.driver_plans import PLANS, Plan, job_name
 from pyvatti.sandbox.faults import FaultRule, Kind
@@ -27,7 +28,6 @@ from pyvatti.sandbox.kube.store import ApiError
 
 USERS = 6
 LONGEST_FAULT = 1.5  # seconds
-SPOILT_SECONDS = 5.0  # more for each step: four tries may be spoilt, with back-off between them
 ENDS = {
     "success": SUCCEEDED,
     "task_failure": FAILED,

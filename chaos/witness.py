@@ -18,6 +18,8 @@ from pyvatti import labels
 from pyvatti.sandbox.world import World
 
 TERMINAL = ("Succeeded", "Failed")
+SPOILT_SECONDS = 5.0
+"""More for a step whose calls are spoilt or slow: four tries with back-off between them."""
 _STATUS_PATH = re.compile(r"/pipeline/([^/]+)/status")
 
 
@@ -78,7 +80,7 @@ class Witness:
         self.violations: list[str] = []
         self.epoch = 0
         self.deposed_at: list[float] = []
-        self.patience = 0.0  # seconds more for each step: its calls are spoilt
+        self.patience = 0.0  # seconds more for each step
         self.secrets = [value.encode() for value in secrets]
         self._renew_deadline = renew_deadline
         self._acted: list[tuple[float, float]] = []

@@ -15,7 +15,7 @@ from chaos.process import Zygote
 from chaos.rules import Expected, judge
 from chaos.startup import start_up
 from chaos.stories import LONG_RUN, STORIES, Story
-from pyvatti.sandbox.driver_plans import everyone
+from pyvatti.sandbox.driver_plans import PLANS, everyone
 from pyvatti.sandbox.kube.resources import LEASES, PODS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -169,3 +169,30 @@ async def test_a_start_with_many_jobs_and_records_is_quick_and_does_nothing_twic
     await start_up(zygote, tally, live=30, records=500, quiet=1.0)
 
     assert tally.violations + tally.leftovers == []
+
+
+async def test_faults_meant_for_the_service_spare_the_simulated_drivers(zygote, tmp_path):
+    plans = everyone(PLANS["driver_hangs"])  # it ends only if Seqera hears of its success
+    async with Ground(zygote, tmp_path, plans=plans) as ground:
+        rule = ground.calls.faults["seqera"].add("PUT", "/trace", "status", status=400)
+        await ground.launch(JOB)
+
+        assert await ground.until_rest(JOB, accepted=True)
+        assert rule.hits == 0
+        assert ground.job(JOB).ends[ground.job(JOB).uids[0]] == ["Succeeded"]
+
+
+async def test_a_notice_that_outlives_its_teller_is_late_and_told_again_by_the_next(
+    zygote, tmp_path
+):
+    story = _story("success")
+    async with Ground(zygote, tmp_path, plans=story.plans) as ground:
+        slow = ground.calls.faults["backend"].add("PATCH", "", "slow", count=1, seconds=1.0)
+        await ground.launch(JOB)
+        assert await ground.until(lambda: slow.hits == 1)
+        await ground.kill()
+
+        assert await ground.until_rest(JOB, accepted=True)
+        assert await ground.until(lambda: any(told.is_late for told in ground.job(JOB).told))
+        expected = Expected(job_id=JOB, accepted=True, ends=story.ends)
+        assert judge(ground.world, ground.witness, None, expected).violations == []
