@@ -124,9 +124,6 @@ class Witness:
         if resource.kind == "Secret":
             self._secret_changed(change, name)
             return
-        if resource.kind == "Lease":
-            self._lease_changed(change, new)
-            return
         self._look_for_secrets(resource.kind, name, new)
         if resource.kind == "Job":
             self._job_changed(name, new)
@@ -134,6 +131,8 @@ class Witness:
                 self._job_gone(name, new)
         elif resource.kind == "Pod":
             self._pod_changed(new)
+        elif resource.kind == "Lease":
+            self._lease_changed(change, new)
 
     def _lease_changed(self, change: str, new: dict[str, Any]) -> None:
         self.acting_stopped()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from chaos import rules
 from chaos.calls import WRITE, Answer, Call, Kill, Point, Side
 from chaos.ground import GRACE_SECONDS, Ground
 from chaos.killing import Explorer, Tally
@@ -196,3 +197,22 @@ async def test_a_notice_that_outlives_its_teller_is_late_and_told_again_by_the_n
         assert await ground.until(lambda: any(told.is_late for told in ground.job(JOB).told))
         expected = Expected(job_id=JOB, accepted=True, ends=story.ends)
         assert judge(ground.world, ground.witness, None, expected).violations == []
+
+
+async def test_credentials_that_outlive_the_transfer_while_a_service_acts_are_a_violation(
+    zygote, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rules, "CREDENTIAL_SECONDS", 0.5)
+    async with Ground(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
+        faults = ground.calls.faults["kubernetes"]
+        faults.add("DELETE", "/secrets/.*-transfer", "status", status=500)
+        await ground.launch(JOB)
+        assert await ground.until(lambda: ground.job(JOB).main_started_at is not None)
+        began = time.monotonic()
+        assert await ground.until(lambda: ground.witness.acted(began, time.monotonic()) > 1)
+        faults.clear()
+        await ground.cancel(JOB)
+
+        assert await ground.until_rest(JOB, accepted=True)
+        finding = judge(ground.world, ground.witness, None, Expected(job_id=JOB, accepted=True))
+        assert [text for text in finding.violations if "credentials outlived" in text]
