@@ -297,3 +297,30 @@ async def test_a_folder_of_a_bucket_that_is_not_ours_or_missing_is_left_alone():
 
         assert missing.objects == 0
         assert list(service.buckets[WORK].objects) == ["work/transfer/x"]
+
+
+async def test_counts_of_a_folder_that_was_not_emptied_to_its_end_go_with_its_bucket():
+    async with joined() as (door, service):
+        await create_work(door)
+        service.put_object(WORK, "work/transfer/x", b"1")
+        service.faults.add("POST", "/batch", "status", status=403)
+        with pytest.raises(Unavailable):
+            await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+        service.faults.clear()
+
+        await door.delete_bucket(WORK, job_uid=UID)
+
+        assert door._tallies == {}
+
+
+async def test_counts_of_a_job_that_another_replica_ended_are_forgotten():
+    async with joined() as (door, service):
+        await create_work(door)
+        service.put_object(WORK, "data/x", b"1")
+        await door.empty_bucket(WORK, job_uid=UID)
+
+        door.keep_counts([UID])
+        kept = len(door._tallies)
+        door.keep_counts([OTHER_UID])
+
+        assert (kept, len(door._tallies)) == (1, 0)

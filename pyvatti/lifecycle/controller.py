@@ -62,7 +62,7 @@ class Controller:
         await self._doors.cache.wait_synced()
         self._doors.cache.listen(self._job_changed)
         self._doors.cache.keep_lost(self._is_unfinished)
-        self._doors.attempts.stand_down({job.uid for job in self._doors.cache.jobs()})
+        self._forget_others()
         try:
             with fence.fenced(self._may_act):
                 await self._work()
@@ -72,8 +72,14 @@ class Controller:
             self._actors.clear()
             self._couriers.clear()
             self._slots = Slots()
-            self._doors.attempts.stand_down({job.uid for job in self._doors.cache.jobs()})
+            self._forget_others()
         raise AssertionError("the dispatcher only ends by cancellation")
+
+    def _forget_others(self) -> None:
+        """Drop what is known of jobs that another replica brought to their end."""
+        uids = {job.uid for job in self._doors.cache.jobs()}
+        self._doors.attempts.stand_down(uids)
+        self._doors.storage.keep_counts(uids)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:

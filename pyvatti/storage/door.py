@@ -3,6 +3,7 @@
 No threads of its own and no foreign exceptions (see calls), no rate (see limiter).
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -149,6 +150,7 @@ class Storage:
         if seen is not None:
             await self._prove_absent(name, job_uid)
         tally = self._tallies.pop((name, job_uid), None)
+        self._forget(lambda place, uid: uid == job_uid and place.startswith(f"{name}/"))
         return Removal(
             resource=f"bucket/{name}",
             removed_at=removed_at,
@@ -156,6 +158,13 @@ class Storage:
             bytes=tally.size if tally else None,
             proven_absent_at=datetime.now(UTC),
         )
+
+    def keep_counts(self, job_uids: Collection[str]) -> None:
+        """Forget the counts of all other jobs: another replica brought them to their end."""
+        self._forget(lambda _place, uid: uid not in job_uids)
+
+    def _forget(self, is_over: Callable[[str, str], bool]) -> None:
+        self._tallies = {key: tally for key, tally in self._tallies.items() if not is_over(*key)}
 
     async def has_object(self, bucket: str, prefix: str, suffix: str) -> bool:
         """Whether an object's name begins and ends so; a missing bucket has none."""
