@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from chaos import rules
 from chaos.calls import WRITE, Answer, Call, Kill, Point, Side
 from chaos.ground import GRACE_SECONDS, Ground
 from chaos.killing import Explorer, Tally
 from chaos.process import Zygote
-from chaos.rules import Expected, judge
+from chaos.rules import CREDENTIAL_SECONDS, Expected, judge
 from chaos.startup import start_up
 from chaos.stories import LONG_RUN, STORIES, Story
 from pyvatti.sandbox.driver_plans import PLANS, everyone
@@ -200,10 +199,10 @@ async def test_a_notice_that_outlives_its_teller_is_late_and_told_again_by_the_n
 
 
 async def test_credentials_that_outlive_the_transfer_while_a_service_acts_are_a_violation(
-    zygote, tmp_path, monkeypatch
+    zygote, tmp_path
 ):
-    monkeypatch.setattr(rules, "CREDENTIAL_SECONDS", 0.5)
     async with Ground(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
+        ground.witness.patience = 0.5 - CREDENTIAL_SECONDS
         faults = ground.calls.faults["kubernetes"]
         faults.add("DELETE", "/secrets/.*-transfer", "status", status=500)
         await ground.launch(JOB)
