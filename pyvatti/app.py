@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from pyvatti.api import Service, make_api
 from pyvatti.backend import Backend
 from pyvatti.errors import PyvattiError
-from pyvatti.kube import Elector, KubeClient
+from pyvatti.kube import Elector, Home, KubeClient
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import SteadyClock, utc_now
 from pyvatti.lifecycle.controller import Controller
@@ -82,8 +82,9 @@ async def run_service(
         service = Service(doors, elector, controller, permissions)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [
-            group.create_task(doors.cache.job_informer.run(), name="job informer"),
-            group.create_task(doors.cache.pod_informer.run(), name="pod informer"),
+            group.create_task(doors.home.run(), name="own namespace"),
+            group.create_task(doors.cache.run_jobs(), name="job informer"),
+            group.create_task(doors.cache.run_pods(), name="pod informer"),
             group.create_task(doors.events.run(), name="events"),
             group.create_task(elector.run(controller.lead), name="leader election"),
             group.create_task(keep_gauges(doors, elector), name="gauges"),
@@ -116,15 +117,17 @@ async def _open_doors(
     stack.push_async_callback(seqera.close)
     backend = Backend(settings, timeouts=limits.backend, clock=utc_now)
     stack.push_async_callback(backend.close)
+    home = Home(kube, settings.instance)
     return Doors(
         settings=settings,
         kube=kube,
+        home=home,
         storage=storage,
         limiter=BucketLimiter(settings.bucket_interval.total_seconds()),
         seqera=seqera,
         backend=backend,
         renderer=renderer,
-        cache=Cache(kube, settings, limits.watch),
+        cache=Cache(kube, home, limits.watch),
         events=EventRecorder(kube, _identity()),
         limits=limits,
         clock=clock,

@@ -81,11 +81,6 @@ class ClusterStage:
         """Name of the Job."""
         return self.job_id.lower()
 
-    @property
-    def run_name(self) -> str:
-        """Name of the run in Seqera."""
-        return f"{self.cluster.namespace}-{self.base}"
-
     async def launch(self) -> httpx.Response:
         """Launch the job."""
         return await self.client.post("/launch", json=launch_body(self.job_id))
@@ -120,9 +115,10 @@ class ClusterStage:
             self.cluster.core("pods"), _main_runs, PATIENCE, labelSelector=selector
         )
 
-    def run_is(self, status: str, **fields: Any) -> None:
+    async def run_is(self, status: str, **fields: Any) -> None:
         """Let Seqera say so of the run: one row, which changes. No pod reaches the stand-in."""
-        self.world.seqera.put_run(self.run_name, status, id=self.base, **fields)
+        name = (await self.show())["run_name"]
+        self.world.seqera.put_run(name, status, id=self.base, **fields)
 
     def told(self) -> list[str]:
         """Give the events the backend took, in order."""

@@ -50,6 +50,8 @@ class Service:
     def obstacles(self) -> list[str]:
         """Say what keeps this replica from serving; empty when it is ready."""
         cache = self.doors.cache
+        if not self.doors.home.is_known:
+            return ["the service has not read its own namespace yet"]
         if not cache.is_synced:
             return ["the cluster's state is not read yet"]
         if not cache.is_fresh(time.monotonic()):

@@ -23,7 +23,6 @@ from pyvatti.cli.answers import REFUSED, Output, OutputOption, configured, say
 from pyvatti.cli.jobs import jobs
 from pyvatti.demo import Scenario, run_demo, run_sandbox
 from pyvatti.errors import InvalidRequest
-from pyvatti.jobs import names_for
 from pyvatti.launch import LaunchRequest, parse_launch
 from pyvatti.manifests import Renderer, redact
 from pyvatti.settings import describe_settings, load_settings
@@ -150,8 +149,8 @@ def render(
     with configured():
         settings = load_settings()
         parsed = _read_request(request, output)
-        names = names_for(parsed.job_id, settings.namespace)
-        made = Renderer(settings).everything(parsed, names)
+        renderer = Renderer(settings)
+        made = renderer.everything(parsed, renderer.nowhere())
     manifests = made if show_secrets else [redact(manifest) for manifest in made]
     if directory is None:
         print(_dump(manifests, output))

@@ -4,7 +4,7 @@ No decisions and no calls.
 """
 
 from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict
-from pyvatti.jobs.names import names_for, run_name
+from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
@@ -21,15 +21,17 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job, read_time
+from pyvatti.jobs.reading import read_job, read_time, why_not_ours
 
 __all__ = [
     "add_notice",
+    "bucket_prefix",
     "created_patch",
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",
     "finalizer_patch",
+    "id_names",
     "identity_patch",
     "names_for",
     "outbox_patch",
@@ -41,8 +43,8 @@ __all__ = [
     "release_patch",
     "repair_patch",
     "restore_patch",
-    "run_name",
     "transition_patch",
+    "why_not_ours",
     "withdrawal_patch",
     "witness_patch",
 ]
