@@ -24,7 +24,7 @@ async def test_a_question_is_refused_in_time_while_the_api_server_is_silent(path
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        answer = await on.client.get(path)
+        answer = await on.hasty.get(path)
 
         problem_of(answer, 503)
         assert loop.time() - began < 5
