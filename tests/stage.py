@@ -10,7 +10,10 @@ from typing import Any
 
 from pyvatti.demo import Running, run_stack
 from pyvatti.sandbox.driver_plans import PLANS, Plan, by_job
+from pyvatti.sandbox.kube.resources import EVENTS
+from pyvatti.sandbox.kube.selectors import compile_selectors
 from pyvatti.sandbox.world import World
+from pyvatti.telemetry import metrics
 
 PATIENCE = 30.0  # seconds
 LOOK = 0.01  # seconds between two looks at a condition
@@ -100,6 +103,16 @@ class Stage:
             raise AssertionError(f"never finished: {shown}") from None
         return shown
 
+    def events(self, job_id: str = JOB) -> list[str]:
+        """Give the reasons of the Events that `kubectl events --for job/…` shows of a job."""
+        fields = (
+            "involvedObject.kind=Job,involvedObject.apiVersion=batch/v1,"
+            f"involvedObject.name={job_id.lower()}"
+        )
+        shown = compile_selectors(EVENTS, "", fields)
+        found = self.world.kube.store.list(EVENTS, self.world.namespace, shown)
+        return [item["reason"] for item in found]
+
     def told(self, job_id: str = JOB) -> list[str]:
         """Give the events the backend took for a job, in order."""
         return self.world.backend.delivered(job_id)
@@ -138,5 +151,12 @@ async def stage(
     usual = PLANS[plan] if isinstance(plan, str) else plan
     plans = by_job({base: PLANS[name] for base, name in (jobs or {}).items()}, usual)
     world = World(plans=plans, speed=speed, rate_limit=rate_limit)
+    before = events_found_invalid()
     async with run_stack(FAST | changes, world) as running:
         yield Stage(running)
+    assert events_found_invalid() == before
+
+
+def events_found_invalid() -> float:
+    """Count the Events of this process that an API server found invalid."""
+    return metrics.events_refused.labels("Rejected")._value.get()
