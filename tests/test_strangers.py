@@ -11,7 +11,6 @@ from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 
 BASE = JOB.lower()
-WORK = f"intervene-dev-{BASE}-work"
 
 
 def _plant(on: Stage, kind: Any, name: str) -> dict[str, Any]:
@@ -43,7 +42,7 @@ async def test_a_configmap_of_somebody_else_is_not_made_the_record_and_the_job_w
             "the record is refused",
         )
 
-        assert WORK not in on.world.storage.buckets
+        assert not on.world.work_bucket(BASE)
         assert BASE in on.world.objects("Job")
         assert store.get(CONFIGMAPS, namespace, f"{BASE}-record") == planted
 

@@ -20,12 +20,13 @@ OURS = {
     "job-id": "intp00000000777",
     "job-uid": "00000000-0000-4000-8000-000000000777",
 }
-NAME = "intervene-dev-intp00000000777-work"
+NAME = "intervene-dev-intp00000000777-work-00000000"
 
 
 def plant(on: Stage, name: str = NAME, created: datetime = LONG_AGO, **labels: str) -> str:
     """Put a bucket into the world as somebody left it."""
-    bucket = on.world.storage.add_bucket(name, labels=OURS | labels)
+    ours = OURS | {"namespace-uid": on.world.namespace_uid}
+    bucket = on.world.storage.add_bucket(name, labels=ours | labels)
     bucket.created = created
     return name
 
@@ -131,7 +132,7 @@ def strip(manifest: dict[str, Any], created: datetime = LONG_AGO) -> None:
 
 LEFT = {
     "app.kubernetes.io/managed-by": "pyvatti",
-    "app.kubernetes.io/instance": "pyvatti",
+    "hattivatti.geneticscores.org/instance": "pyvatti",
     "app.kubernetes.io/component": "driver",
     "hattivatti.geneticscores.org/job-id": "intp00000000777",
     "hattivatti.geneticscores.org/job-uid": OURS["job-uid"],
@@ -222,7 +223,9 @@ async def test_a_bucket_stays_while_a_pod_of_its_job_may_still_write_into_it():
     "labels",
     [
         pytest.param({"app.kubernetes.io/managed-by": "somebody"}, id="somebody else's"),
-        pytest.param({"app.kubernetes.io/instance": "other"}, id="of another installation"),
+        pytest.param(
+            {"hattivatti.geneticscores.org/instance": "other"}, id="of another installation"
+        ),
         pytest.param({"hattivatti.geneticscores.org/job-uid": ""}, id="without the uid of a job"),
     ],
 )
