@@ -217,7 +217,7 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
 
 
 async def _wait_ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEMO_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.05)
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from builders import INSTALLATION
+from patience import PATIENCE
 
 from pyvatti.models import Owner
 from pyvatti.sandbox.storage import StorageStandIn, error_form
@@ -81,7 +82,7 @@ def refusal(status: int, reason: str = "injected") -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most 10 seconds."""
-    async with asyncio.timeout(10):
+    """Wait for a condition."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)

@@ -14,6 +14,7 @@ import pytest
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
+from patience import PATIENCE
 from storage_builders import OWNER, UID, WORK, create_work, joined, open_door, refusal, until
 
 from pyvatti.errors import (
@@ -53,7 +54,7 @@ FAULTS = [
 
 async def insist(call: Callable[[], Awaitable[T]]) -> T:
     """Call until it works: on a busy machine a good answer may be late too."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(Unavailable):
                 return await call()
@@ -283,7 +284,7 @@ async def test_calls_that_pile_up_are_refused_and_recover_by_themselves():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt()) for _ in range(45)]
         service.faults.clear()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await attempt() != "made":
                 await asyncio.sleep(0.05)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from kubectl_calls import Kubectl, lines
+from patience import PATIENCE
 from stage import JOB, Stage, launch_body, payload, stage
 
 from pyvatti.sandbox.kube.jobcontroller import KueueStandIn
@@ -539,7 +540,7 @@ async def test_a_job_in_its_clean_up_shows_what_is_removed_already():
         async def removed() -> list[str]:
             return [item["resource"] for item in (await on.show())["removed"]]
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while f"pods/{BASE}" not in await removed():
                 await asyncio.sleep(0.01)
 
