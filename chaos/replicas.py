@@ -118,11 +118,13 @@ async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bo
     return True
 
 
-async def play(zygote: Zygote, scenario: Scenario, tally: Tally, where: str = "") -> None:
+async def play(
+    zygote: Zygote, scenario: Scenario, tally: Tally, where: str = "", *, slack: float = 0.0
+) -> None:
     """Play one scenario with two replicas; tally what is found, named by `where` or the line."""
     with workplace(tally) as folder:
         plans = everyone(PLANS["success"])
-        async with Fleet(zygote, folder, plans=plans) as fleet:
+        async with Fleet(zygote, folder, plans=plans, slack=slack) as fleet:
             await fleet.start("a")
             await until(lambda: fleet.leader is not None)
             await fleet.start("b")
@@ -139,7 +141,7 @@ async def _take_over(fleet: Fleet, load: Load, old: Replica, began: float | None
     began = began or time.monotonic()
     if not await until(lambda: fleet.leader not in (None, old)):
         load.tally.accuse(f"{load.where}: nobody took over")
-    elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS:
+    elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS + fleet.slack:
         load.tally.accuse(f"{load.where}: take-over took {seconds:.1f} s")
 
 
