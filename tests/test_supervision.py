@@ -1,6 +1,7 @@
 """If a part of the service dies, the whole is seen to die; one poisoned object kills nothing."""
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,7 @@ from pyvatti import app as application
 from pyvatti import seqera
 from pyvatti.api.service import LONGEST_SILENCE
 from pyvatti.guard import MOST_SAID, Guard, kind_of, where
-from pyvatti.jobs import names_for
+from pyvatti.jobs import id_names, names_for
 from pyvatti.lifecycle import controller, gauges, supervision
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.courier import Courier
@@ -216,7 +217,7 @@ def test_the_places_of_an_error_are_told_without_its_words():
     group = ExceptionGroup("two", [ExceptionGroup("one", [caught.value])])
 
     assert kind_of(group) == "KeyError"
-    assert re.fullmatch(r"jobs/names\.py:\d+ names_for", where(group))
+    assert re.fullmatch(r"jobs/names\.py:\d+ id_names", where(group))
 
 
 class Unreadable(str):
@@ -225,7 +226,7 @@ class Unreadable(str):
     __slots__ = ()
 
     def broken(self) -> None:
-        names_for(self, "intervene-dev")
+        id_names(self, "intervene-dev")
 
     def upper(self) -> str:
         raise KeyError(SECRET)
@@ -379,13 +380,18 @@ async def test_a_pass_over_seqera_that_breaks_is_a_failed_pass_and_the_next_one_
         raise KeyError(SECRET)
 
     door: Any = Door()
+    moments = (now + timedelta(seconds=number) for number in itertools.count())
     follower = RunFollower(
-        door, interval=3600, clock=lambda: now, wanted=lambda: {run.name: now}, changed=changed
+        door,
+        interval=3600,
+        clock=lambda: next(moments),
+        wanted=lambda: {run.name: now},
+        changed=changed,
     )
     async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
         task = group.create_task(follower.follow())
         await follower.ask(run.name)
-        assert follower.failing_since == now
+        assert follower.failing_since is not None
         await follower.ask(run.name)
         await follower.ask(run.name)
         assert follower.failing_since is None
@@ -396,7 +402,7 @@ async def test_a_pass_over_seqera_that_breaks_is_a_failed_pass_and_the_next_one_
 def test_an_odd_job_costs_its_own_count_alone():
     odd = replace(job(State.FAILED), outbox=(notice(T0.replace(tzinfo=None)),))
     sound = replace(
-        job(State.FAILED), uid="2", names=names_for("INTP2", "dev"), outbox=(notice(T0),)
+        job(State.FAILED), uid="2", names=names_for("INTP2", "dev", "2"), outbox=(notice(T0),)
     )
     cache = SimpleNamespace(
         jobs=lambda: [odd, sound], pods=lambda _uid: (), oldest_deletion=lambda: T0
