@@ -6,8 +6,8 @@ import time
 
 import pytest
 from rendering_samples import (
-    OWNER_UID,
     SECRETS,
+    WHOSE,
     every_manifest,
     names,
     readable,
@@ -24,10 +24,10 @@ from pyvatti.settings import PACKAGED_TEMPLATES, Settings
 SCM = "google-batch/scm.j2"
 PROPERTIES = "google-batch/application.properties.j2"
 PLACES = {  # a template of each context, and what renders it
-    SCM: lambda renderer: renderer.driver_secret(request(), names(), OWNER_UID),
-    PROPERTIES: lambda renderer: renderer.transfer_secret(names(), OWNER_UID),
-    "secret.yaml.j2": lambda renderer: renderer.driver_secret(request(), names(), OWNER_UID),
-    "transfer-secret.yaml.j2": lambda renderer: renderer.transfer_secret(names(), OWNER_UID),
+    SCM: lambda renderer: renderer.driver_secret(request(), names(), WHOSE),
+    PROPERTIES: lambda renderer: renderer.transfer_secret(names(), WHOSE),
+    "secret.yaml.j2": lambda renderer: renderer.driver_secret(request(), names(), WHOSE),
+    "transfer-secret.yaml.j2": lambda renderer: renderer.transfer_secret(names(), WHOSE),
 }
 # Each would run a program, read a file, walk out of its values, or never end
 ATTACKS = {

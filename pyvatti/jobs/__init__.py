@@ -4,12 +4,13 @@ No decisions and no calls.
 """
 
 from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict
-from pyvatti.jobs.names import names_for, run_name
+from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
     finalizer_patch,
     identity_patch,
+    name_marks,
     outbox_patch,
     queue_patch,
     queued_patch,
@@ -21,16 +22,19 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job, read_time
+from pyvatti.jobs.reading import read_job, read_time, why_not_ours
 
 __all__ = [
     "add_notice",
+    "bucket_prefix",
     "created_patch",
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",
     "finalizer_patch",
+    "id_names",
     "identity_patch",
+    "name_marks",
     "names_for",
     "outbox_patch",
     "queue_patch",
@@ -41,8 +45,8 @@ __all__ = [
     "release_patch",
     "repair_patch",
     "restore_patch",
-    "run_name",
     "transition_patch",
+    "why_not_ours",
     "withdrawal_patch",
     "witness_patch",
 ]

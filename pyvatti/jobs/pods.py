@@ -20,7 +20,7 @@ def read_pod(raw: Manifest) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
-        job_uid=(metadata.get("labels") or {}).get(labels.CONTROLLER_UID, ""),
+        job_uid=labels.owner_uid(raw),
         phase=status.get("phase") or "Pending",
         reason=status.get("reason") or "",
         message=status.get("message") or "",

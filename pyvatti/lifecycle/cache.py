@@ -6,17 +6,17 @@ Fed by two informers; memory grows with live jobs alone.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NoReturn
 
 import structlog
 
 from pyvatti import labels
 from pyvatti.errors import Unavailable
-from pyvatti.jobs import read_job, read_pod
-from pyvatti.kube import JOBS, PODS, Informer, KubeClient, WatchLimits
+from pyvatti.jobs import read_job, read_pod, why_not_ours
+from pyvatti.kube import JOBS, PODS, Home, Informer, KubeClient, WatchLimits
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
-from pyvatti.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,7 @@ POD_METADATA = (
     "deletionTimestamp",
     "finalizers",
     "labels",
+    "ownerReferences",
 )
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
 
@@ -65,16 +66,24 @@ def _slim_pod(raw: Manifest) -> Manifest:
     return {"metadata": metadata, "status": kept}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """A Job that our selector finds and that is not this installation's, and why it is not."""
+
+    name: str
+    uid: str
+    why: str
+
+
 class Cache:
     """The informers of Jobs and Pods and what they say, as values.
 
     Listeners are called with a job's name (lower-case id) on every change of it or its pods.
     """
 
-    def __init__(
-        self, client: KubeClient, settings: Settings, limits: WatchLimits | None = None
-    ) -> None:
-        selector = labels.selector(settings.instance, labels.DRIVER)
+    def __init__(self, client: KubeClient, home: Home, limits: WatchLimits | None = None) -> None:
+        self._home = home
+        selector = labels.selector(home.instance, labels.DRIVER)
         self.job_informer = Informer(
             client,
             JOBS,
@@ -92,6 +101,7 @@ class Cache:
             limits=limits,
         )
         self._jobs: dict[str, Job] = {}
+        self._foreign: dict[str, Foreign] = {}  # by name
         self._base_of: dict[str, str] = {}  # job uid -> job name
         self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
         self._vanished: dict[str, Pod] = {}  # job uid -> last pod that went
@@ -101,6 +111,16 @@ class Cache:
         self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
         self._removals: dict[str, tuple[Removal, ...]] = {}  # job uid -> what was removed here
         self._listeners: list[Listener] = []
+
+    async def run_jobs(self) -> NoReturn:
+        """Follow the Jobs until cancelled, once it is known which are ours."""
+        await self._home.wait()
+        await self.job_informer.run()
+
+    async def run_pods(self) -> NoReturn:
+        """Follow the Pods until cancelled."""
+        await self._home.wait()
+        await self.pod_informer.run()
 
     def listen(self, listener: Listener) -> None:
         """Call the listener on every later change."""
@@ -212,6 +232,8 @@ class Cache:
                 self._forget(old)
             return
         try:
+            if self._set_aside(new):
+                return
             job = read_job(new, self._known(old, new))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("job object not understood", error=type(error).__name__)
@@ -222,6 +244,25 @@ class Cache:
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
+
+    def _set_aside(self, new: Manifest) -> bool:
+        """Leave a Job alone that is not ours; one that we know was edited and will be repaired."""
+        name, uid = new["metadata"]["name"], new["metadata"]["uid"]
+        if self.job(name, uid) is not None:
+            return False
+        why = why_not_ours(new, self._home.installation)
+        before = self._foreign.pop(name, None)
+        if not why:
+            return False
+        self._foreign[name] = Foreign(name=name, uid=uid, why=why)
+        if self._foreign[name] != before:
+            log.warning("job is not ours and is left alone", job=name, uid=uid, why=why)
+            self._announce(name)
+        return True
+
+    def foreign(self) -> list[Foreign]:
+        """Give the Jobs that our selector finds and that are not ours."""
+        return list(self._foreign.values())
 
     def _known(self, old: Manifest | None, new: Manifest) -> Job | None:
         """Give what was read of a Job before, if its annotations are still the same."""
@@ -236,6 +277,8 @@ class Cache:
 
     def _forget(self, old: Manifest) -> None:
         base, uid = old["metadata"]["name"], old["metadata"]["uid"]
+        if base in self._foreign and self._foreign[base].uid == uid:
+            del self._foreign[base]
         job = self.job(base, uid)
         if job is not None and self._is_unfinished is not None and self._is_unfinished(job):
             log.warning("job left our sight", job=base)

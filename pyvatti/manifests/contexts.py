@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from pyvatti.errors import ConfigurationError
 from pyvatti.launch import LaunchRequest
 from pyvatti.manifests.serialisers import to_base64
-from pyvatti.models import Manifest, Names
+from pyvatti.models import IdNames, Manifest
 from pyvatti.settings import Settings
 
 CREDENTIALS = ("globus_client_secret", "key_handler_token", "key_handler_password")
@@ -46,7 +46,7 @@ def plain_request(request: LaunchRequest) -> dict[str, Any]:
     return request.model_dump(warnings=False)  # rendering refuses what has no form, not pydantic
 
 
-def plain_names(names: Names) -> dict[str, Any]:
+def plain_names(names: IdNames) -> dict[str, Any]:
     """Give the names of everything a job makes: fields and properties, of which all are names."""
     return {name: getattr(names, name) for name in dir(names) if not name.startswith("_")}
 
