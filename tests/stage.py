@@ -13,8 +13,11 @@ from patience import PATIENCE, patient_client
 
 from pyvatti.demo import Running, run_stack, serve_in_loop
 from pyvatti.sandbox.driver_plans import PLANS, Plan, by_job
+from pyvatti.sandbox.kube.resources import EVENTS
+from pyvatti.sandbox.kube.selectors import compile_selectors
 from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
+from pyvatti.telemetry import metrics
 
 LOOK = 0.01  # seconds between two looks at a condition
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
@@ -110,6 +113,16 @@ class Stage:
             raise AssertionError(f"never finished: {shown}") from None
         return shown
 
+    def events(self, job_id: str = JOB) -> list[str]:
+        """Give the reasons of the Events that `kubectl events --for job/…` shows of a job."""
+        fields = (
+            "involvedObject.kind=Job,involvedObject.apiVersion=batch/v1,"
+            f"involvedObject.name={job_id.lower()}"
+        )
+        shown = compile_selectors(EVENTS, "", fields)
+        found = self.world.kube.store.list(EVENTS, self.world.namespace, shown)
+        return [item["reason"] for item in found]
+
     def told(self, job_id: str = JOB) -> list[str]:
         """Give the events the backend took for a job, in order."""
         return self.world.backend.delivered(job_id)
@@ -148,8 +161,15 @@ async def stage(
     usual = PLANS[plan] if isinstance(plan, str) else plan
     plans = by_job({base: PLANS[name] for base, name in (jobs or {}).items()}, usual)
     world = World(plans=plans, speed=speed, rate_limit=rate_limit)
+    before = events_found_invalid()
     async with staged(FAST | changes, world) as on:
         yield on
+    assert events_found_invalid() == before
+
+
+def events_found_invalid() -> float:
+    """Count the Events of this process that an API server found invalid."""
+    return metrics.events_refused.labels("Rejected")._value.get()
 
 
 @asynccontextmanager
