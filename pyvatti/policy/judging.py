@@ -93,8 +93,9 @@ def _by_seqera_failure(seen: Observed, _now: datetime, _settings: Settings) -> V
         )
         return _failed(cause, _said_by_seqera(run))
     failure = run_failure(run)
-    if failure.reason == "DriverStopped" and seen.deleting_since is not None:
-        return None  # it failed because the Job was deleted: the deletion is the reason
+    is_deleted = seen.deleting_since is not None or seen.going_since is not None
+    if failure.reason == "DriverStopped" and is_deleted:
+        return None  # it failed because it was deleted: the deletion is the reason
     return Verdict(
         state=State.FAILED,
         reason=failure.reason,
@@ -131,6 +132,36 @@ def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     )
     said = _said_by_cluster("the Job was deleted on request", since)
     return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="cancel", at=now))
+
+
+def _by_namespace(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    """Judge what still goes on when the whole namespace is deleted, once it is known to Seqera."""
+    since, look = seen.going_since, seen.going_known_at
+    if since is None or look is None or _is_older(seen, since):
+        return None
+    if seen.job.state is State.REQUESTED and not _is_accepted(seen):
+        return None
+    if _may_have_run(seen) and not is_asked_since(seen, look):
+        return None
+    cause = Cause(
+        reason="NamespaceTerminating",
+        message="the namespace in which the job ran was deleted",
+        next_step="Submit again where pyvatti is installed.",
+    )
+    said = _said_by_cluster("the Namespace is being deleted", since)
+    return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="deletion", at=now))
+
+
+def _is_older(seen: Observed, since: datetime) -> bool:
+    """Tell whether the job ended, or was cancelled, before the namespace's deletion began."""
+    moments = (seen.ended_at, seen.job.deleting_since)
+    return any(moment is not None and moment < since for moment in moments)
+
+
+def _is_accepted(seen: Observed) -> bool:
+    """Tell whether a queued job was promised to somebody."""
+    known = seen.secret_stands or seen.progress.accepted or not seen.job.suspended
+    return known or State.REQUESTED in seen.job.transitions
 
 
 def _may_have_run(seen: Observed) -> bool:
@@ -263,6 +294,7 @@ def _by_running(seen: Observed, now: datetime, settings: Settings) -> Verdict | 
 RULES: tuple[Rule, ...] = (
     _by_seqera_success,
     _by_seqera_failure,
+    _by_namespace,
     _by_refusal,
     _by_job_deadline,
     _by_transfer,
@@ -276,6 +308,7 @@ RULES_OF_A_DELETED_JOB: tuple[Rule, ...] = (
     # How its pod ends says nothing any more: the deletion killed it.
     _by_seqera_success,
     _by_seqera_failure,
+    _by_namespace,
     _by_refusal,
     _by_deletion,
 )
