@@ -22,7 +22,7 @@ from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.withdrawing import is_stored
 from pyvatti.models import Job, State
 from pyvatti.policy import Action, Observed, Progress, decide, is_data_gone, wake_times
-from pyvatti.policy.actions import LetGo
+from pyvatti.policy.actions import Enter, LetGo
 from pyvatti.policy.limits import has_image_error, in_haste, state_limit
 from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
@@ -138,9 +138,20 @@ class JobActor:
                 return self._next_wake(seen, now)
             if steps[0] == before:
                 raise TransientError(f"{type(before).__name__} changes nothing yet")
+            if seen.going_since is None and await self._is_going(steps[0]):
+                continue
             before = steps[0]
             await self._act(before, seen)
         raise TransientError("the pass does not come to rest")
+
+    async def _is_going(self, step: Action) -> bool:
+        """Look, before a job is called failed, whether it died with the whole namespace."""
+        if not isinstance(step, Enter) or step.verdict.state is not State.FAILED:
+            return False
+        try:
+            return await self._doors.home.look()
+        except PyvattiError:  # no word is no proof
+            return False
 
     async def _act(self, step: Action, seen: Observed) -> None:
         name = type(step).__name__

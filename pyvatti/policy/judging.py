@@ -36,11 +36,17 @@ def judge(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
 
     Never called for a job whose state is terminal: such a state does not change.
     """
-    for rule in RULES if seen.deleting_since is None else RULES_OF_A_DELETED_JOB:
+    for rule in _rules(seen):
         verdict = rule(seen, now, settings)
         if verdict is not None:
             return verdict if verdict.state is not seen.job.state else None
     return None
+
+
+def _rules(seen: Observed) -> tuple[Rule, ...]:
+    if seen.going_since is not None and not _is_older(seen, seen.going_since):
+        return RULES_OF_A_GOING_NAMESPACE
+    return RULES if seen.deleting_since is None else RULES_OF_A_DELETED_JOB
 
 
 def _failed(cause: Cause, *evidence: Evidence) -> Verdict:
@@ -137,7 +143,7 @@ def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
 def _by_namespace(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
     """Judge what still goes on when the whole namespace is deleted, once it is known to Seqera."""
     since, look = seen.going_since, seen.going_known_at
-    if since is None or look is None or _is_older(seen, since):
+    if since is None or look is None:
         return None
     if seen.job.state is State.REQUESTED and not _is_accepted(seen):
         return None
@@ -294,7 +300,6 @@ def _by_running(seen: Observed, now: datetime, settings: Settings) -> Verdict | 
 RULES: tuple[Rule, ...] = (
     _by_seqera_success,
     _by_seqera_failure,
-    _by_namespace,
     _by_refusal,
     _by_job_deadline,
     _by_transfer,
@@ -304,11 +309,16 @@ RULES: tuple[Rule, ...] = (
     _by_image,
     _by_running,
 )
+RULES_OF_A_GOING_NAMESPACE: tuple[Rule, ...] = (
+    # What its containers and its Job say is that the namespace goes: everything is stopped.
+    _by_seqera_success,
+    _by_seqera_failure,
+    _by_namespace,
+)
 RULES_OF_A_DELETED_JOB: tuple[Rule, ...] = (
     # How its pod ends says nothing any more: the deletion killed it.
     _by_seqera_success,
     _by_seqera_failure,
-    _by_namespace,
     _by_refusal,
     _by_deletion,
 )

@@ -70,7 +70,9 @@ def last_look(seen: Observed, now: datetime, settings: Settings) -> datetime | N
     At once when an end or a deletion (of the namespace, too) is seen, and once more when the grace
     is over.
     """
-    known = seen.end_known_at or seen.deletion_known_at or seen.going_known_at
+    known = seen.end_known_at or seen.deletion_known_at
+    if (going := seen.going_known_at) is not None:
+        known = going if known is None else max(known, going)
     over = grace_end(seen, settings)
     if known is not None and over is not None and now >= over:
         return max(known, over)
