@@ -126,9 +126,12 @@ class KubeClient:
         path = f"/api/{NAMESPACES.version}/namespaces/{quote(self.namespace, safe='')}"
         call = Call(method="GET", path=path, idempotent=True)
         try:
-            return read_stored(await self._transport.exchange(call))
+            found = read_stored(await self._transport.exchange(call))
         except NotFound:
             return None
+        if found["kind"] != NAMESPACES.kind:
+            raise Malformed("namespaces: not a Namespace")
+        return found
 
     async def list_page(
         self,
