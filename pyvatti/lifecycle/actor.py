@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from pyvatti.errors import PermanentError, PyvattiError, TransientError
+from pyvatti.errors import NamespaceTerminating, PermanentError, PyvattiError, TransientError
 from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
@@ -22,8 +22,9 @@ from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.withdrawing import is_stored
 from pyvatti.models import Job, State
 from pyvatti.policy import Action, Observed, Progress, decide, is_data_gone, wake_times
-from pyvatti.policy.actions import LetGo
-from pyvatti.policy.limits import has_image_error, state_limit
+from pyvatti.policy.actions import Enter, LetGo
+from pyvatti.policy.limits import has_image_error, in_haste, state_limit
+from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -129,16 +130,28 @@ class JobActor:
             if seen is None:
                 return 0.0
             now = self._doors.clock()
-            steps = decide(seen, now, self._doors.settings)
+            settings = self._settings()
+            steps = decide(seen, now, settings)
             if is_data_gone(seen):
                 self._doors.cache.note_clean(self.uid)
             if not steps:
                 return self._next_wake(seen, now)
             if steps[0] == before:
                 raise TransientError(f"{type(before).__name__} changes nothing yet")
+            if seen.going_since is None and await self._is_going(steps[0]):
+                continue
             before = steps[0]
             await self._act(before, seen)
         raise TransientError("the pass does not come to rest")
+
+    async def _is_going(self, step: Action) -> bool:
+        """Look, before a job is called failed, whether it died with the whole namespace."""
+        if not isinstance(step, Enter) or step.verdict.state is not State.FAILED:
+            return False
+        try:
+            return await self._doors.home.look()
+        except PyvattiError:  # no word is no proof
+            return False
 
     async def _act(self, step: Action, seen: Observed) -> None:
         name = type(step).__name__
@@ -149,6 +162,10 @@ class JobActor:
             self._doors.cache.note_removals(self.uid, self.progress.removals)
         except NotYet:
             raise
+        except NamespaceTerminating as error:
+            metrics.step_errors.labels(name, type(error).__name__).inc()
+            if not await self._doors.home.look():
+                raise
         except PermanentError as error:
             metrics.step_errors.labels(name, type(error).__name__).inc()
             if seen.job.state is not State.REQUESTED:
@@ -177,6 +194,7 @@ class JobActor:
             asked_at=self._runs.asked_at(job.names.run_name),
             secret_stands=secret,
             has_slot=has_slot,
+            going_since=doors.home.going_since,
             progress=self.progress,
         )
         if self._note_times(seen, now):
@@ -210,6 +228,7 @@ class JobActor:
             "first_seen_at": done.first_seen_at or now,
             "end_seen_at": done.end_seen_at or (now if ended else None),
             "deletion_seen_at": done.deletion_seen_at or (now if job.deleting_since else None),
+            "going_seen_at": done.going_seen_at or (now if seen.going_since else None),
             "image_error_since": (done.image_error_since or now) if has_image_error(pod) else None,
         }
         news: dict[str, Any] = {
@@ -226,8 +245,12 @@ class JobActor:
             # nobody watches Secrets: the accept is completed within moments, or never
             age = (now - (seen.progress.first_seen_at or now)).total_seconds()
             return min(max(age, 0.2), 30.0)
-        later = [moment for moment in wake_times(seen, self._doors.settings) if moment > now]
+        later = [moment for moment in wake_times(seen, self._settings()) if moment > now]
         return (min(later) - now).total_seconds() if later else None
+
+    def _settings(self) -> Settings:
+        settings = self._doors.settings
+        return in_haste(settings) if self._doors.home.is_going else settings
 
     def _waits_for_accept(self, seen: Observed) -> bool:
         queued = seen.job.state is State.REQUESTED and seen.job.suspended

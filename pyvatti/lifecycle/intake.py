@@ -48,6 +48,7 @@ class Intake:
         Raises JobExists, JobFinished, and Unavailable or Rejected if it could not be written:
         then nobody was promised anything and the job will not run.
         """
+        self._doors.home.require_staying()
         began = time.monotonic()
         names = id_names(request.job_id, self._doors.settings.namespace)
         before = self._doors.cache.job(names.base)

@@ -79,7 +79,11 @@ class Sweeper:
         )
 
     async def _is_orphan(self, bucket: BucketInfo) -> bool:
-        """Tell whether no live Job, no Pod and no record of a success claims the bucket."""
+        """Tell whether no live Job, no Pod and no record of a success claims the bucket.
+
+        Where the namespace goes, its records go before the results they claim are due: no bucket
+        is an orphan there. The last look counts, for it is later than what was found missing.
+        """
         uid = bucket.labels[labels.BUCKET_JOB_UID]
         names = names_for(bucket.labels[labels.BUCKET_JOB_ID], self._doors.settings.namespace, uid)
         if bucket.name not in (names.work_bucket, names.results_bucket):
@@ -95,7 +99,7 @@ class Sweeper:
             and record.state is State.SUCCEEDED
             and bucket.name == record.results_bucket
         )
-        return not claimed
+        return not claimed and not await self._doors.home.look()
 
     async def _remove_bucket(self, name: str, job_id: str, uid: str) -> Removal | None:
         doors = self._doors

@@ -74,7 +74,8 @@ def _start(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
 
 def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
     job, pod, done = seen.job, seen.pod, seen.progress
-    if job.suspended and job.deleting_since is None:  # Kueue took the slot back
+    stays = job.deleting_since is None and seen.going_since is None
+    if job.suspended and stays:  # Kueue took the slot back
         return [] if done.transfer_made and not done.transfer_gone else [act.MakeTransferSecret()]
     steps: list[act.Action] = []
     if needs_no_credentials(seen) and not done.transfer_gone:
