@@ -223,7 +223,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, supervisor: Su
 
 
 async def _wait_ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEMO_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.05)
 

@@ -32,7 +32,7 @@ NAMESPACE = "intervene-dev"
 CREDENTIAL = "whsec_" + "x" * 32  # every credential may look like this
 CACHE = ROOT / ".make" / "helm"
 FETCH_SECONDS = 300
-HELM_SECONDS = 60
+HELM_SECONDS = 120
 
 # Identity of a cluster object
 KIND = tuple[str, str]

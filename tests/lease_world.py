@@ -17,6 +17,7 @@ from kube_scripted import (
     Step,
     answer,
     client_for,
+    eventually,
     failure,
     missing,
     running,
@@ -25,7 +26,9 @@ from kube_scripted import (
 
 from pyvatti.kube import Elector, KubeClient
 
-DURATION, DEADLINE, PERIOD = 1.0, 0.6, 0.1
+DURATION, DEADLINE, PERIOD = 1.0, 0.6, 0.1  # for leaders that are to lose the Lease
+LASTING = {"lease_duration": 3.0, "renew_deadline": 2.5}
+"""For leaders that are to keep it, also while the machine is busy."""
 TERMINATING = failure(403, "Forbidden", causes=[{"reason": "NamespaceTerminating"}])
 HTML = text("<html>502</html>", 502)
 MICROTIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -148,6 +151,16 @@ class Replica:
 
 
 @dataclass
+class Clock:
+    """Monotonic seconds that pass only when they are told to."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass
 class World:
     lease: LeaseServer
     server: Scripted
@@ -155,15 +168,25 @@ class World:
     acting: set[str] = field(default_factory=set)
 
     @asynccontextmanager
-    async def replica(self, name: str, *, runs: bool = True) -> AsyncIterator[Replica]:
+    async def replica(
+        self, name: str, *, runs: bool = True, **durations: float
+    ) -> AsyncIterator[Replica]:
         user = {"token": name}
         async with client_for(self.server.url, self.folder, user=user, limits=QUICK) as client:
-            one = Replica(name, elector(client, name), self.acting)
+            one = Replica(name, elector(client, name, **durations), self.acting)
             if not runs:
                 yield one
                 return
             async with running(one.elector.run(one.lead)):
                 yield one
+
+    async def looks(self, who: str, count: int = 3) -> None:
+        """Wait until a replica has read the Lease so many times more."""
+        before = self._reads(who)
+        await eventually(lambda: self._reads(who) >= before + count)
+
+    def _reads(self, who: str) -> int:
+        return sum(item.token == who and item.method == "GET" for item in self.server.requests)
 
     def writes(self, who: str) -> list[Any]:
         return [

@@ -10,6 +10,7 @@ import structlog
 from builders import JOB_ID, T0, job
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from pyvatti.errors import AlreadyExists, NamespaceTerminating, Rejected, Unavailable
 from pyvatti.lifecycle.events import BURST, QUEUE_LIMIT, EventRecorder
@@ -49,7 +50,7 @@ async def posting(door: Door) -> AsyncIterator[EventRecorder]:
 
 
 async def until(door: Door, asked: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while door.asked < asked:
             await asyncio.sleep(0.001)
 
