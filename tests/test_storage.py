@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from builders import INSTALLATION
 from storage_builders import (
     OTHER,
     OWNER,
@@ -37,6 +38,7 @@ async def test_bucket_is_born_protected_in_one_call():
         assert bucket.labels == {
             "managed-by": "pyvatti",
             "instance": "pyvatti",
+            "namespace-uid": INSTALLATION.namespace_uid,
             "job-id": "intp00000000044",
             "job-uid": UID,
         }
@@ -243,6 +245,7 @@ async def test_buckets_are_listed_by_prefix_over_all_pages():
             name="intervene-dev-0007-work",
             labels={"job-id": "7"},
             created_at=found[7].created_at,
+            location=found[7].location,
         )
         assert found[7].created_at is not None
         assert found[7].created_at.tzinfo is not None

@@ -47,12 +47,14 @@ class Patience:
     """How long the door waits, in seconds.
 
     `read` is for the next piece of an answer, `call` for the whole of it: longer than connecting
-    and reading once, so that their clearer errors show. `pauses` lie between tries.
+    and reading once, so that their clearer errors show. `pauses` lie between tries. `settle` is
+    for a changed policy of a bucket to be known by all that serve it.
     """
 
     read: float = 20.0
     call: float = 30.0
     pauses: tuple[float, ...] = (0.2, 1.0)
+    settle: float = 30.0
 
 
 class _FencedAdapter(HTTPAdapter):

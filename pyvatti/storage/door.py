@@ -51,11 +51,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketInfo:
-    """A bucket of the project; `created_at` in UTC, None if the server does not say."""
+    """A bucket of the project's own list, as far as the server says what it is.
+
+    `created_at` is in UTC, None if not said; `location` in upper case, empty if not said.
+    """
 
     name: str
     labels: dict[str, str]
     created_at: datetime | None
+    location: str = ""
 
 
 class Storage:
@@ -291,7 +295,12 @@ class Storage:
         )
         page = next(iterator.pages)
         found = [
-            BucketInfo(name=item.name, labels=item.labels, created_at=item.time_created)
+            BucketInfo(
+                name=item.name,
+                labels=item.labels,
+                created_at=item.time_created,
+                location=item.location or "",
+            )
             for item in page
         ]
         return found, page.unreachable, iterator.next_page_token or None
