@@ -64,6 +64,7 @@ BUCKET_INSTANCE = "instance"
 BUCKET_NAMESPACE_UID = "namespace-uid"
 BUCKET_JOB_ID = "job-id"
 BUCKET_JOB_UID = "job-uid"
+BUCKET_KEPT_UNTIL = "kept-until"  # Unix seconds: earlier deleted objects can be restored so long
 
 # Foreign keys
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
