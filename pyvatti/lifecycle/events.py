@@ -5,13 +5,14 @@ Best effort: a bounded queue, one writer, a lost Event harms nothing. Never a pl
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
 from pyvatti import labels
 from pyvatti.errors import PyvattiError
-from pyvatti.kube import EVENTS, KubeClient
+from pyvatti.kube import EVENTS, JOBS, Kind, KubeClient
 from pyvatti.models import Job, Manifest
 
 log = structlog.get_logger(__name__)
@@ -21,6 +22,15 @@ BURST = 50  # Events posted without a pause; a full queue at this pace is told w
 PAUSE = 0.05  # seconds between two after that: a burst of launches must not wait for its Events
 NOTE_LIMIT = 1024  # bytes, by the Events API
 CONTROLLER = f"{labels.PREFIX}/pyvatti"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object an Event is about."""
+
+    kind: Kind
+    name: str
+    uid: str
 
 
 class EventRecorder:
@@ -35,8 +45,15 @@ class EventRecorder:
         self, job: Job, reason: str, note: str, now: datetime, *, warning: bool = False
     ) -> None:
         """Queue an Event about a Job: `reason` CamelCase, `note` a sentence without secrets."""
+        self._put(Subject(JOBS, job.names.base, job.uid), reason, note, now, warning=warning)
+
+    def warn(self, about: Subject, reason: str, note: str, now: datetime) -> None:
+        """Queue a Warning Event about any object of the namespace."""
+        self._put(about, reason, note, now, warning=True)
+
+    def _put(self, about: Subject, reason: str, note: str, now: datetime, *, warning: bool) -> None:
         try:
-            self._queue.put_nowait(self._event(job, reason, note, now, warning=warning))
+            self._queue.put_nowait(self._event(about, reason, note, now, warning=warning))
         except asyncio.QueueFull:
             log.debug("event dropped", reason=reason)
 
@@ -53,12 +70,14 @@ class EventRecorder:
             except PyvattiError as error:
                 log.debug("event not posted", reason=event["reason"], error=str(error))
 
-    def _event(self, job: Job, reason: str, note: str, now: datetime, *, warning: bool) -> Manifest:
+    def _event(
+        self, about: Subject, reason: str, note: str, now: datetime, *, warning: bool
+    ) -> Manifest:
         namespace = self._client.namespace
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{job.names.base}.", "namespace": namespace},
+            "metadata": {"generateName": f"{about.name}.", "namespace": namespace},
             "eventTime": now.isoformat(timespec="microseconds"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._identity[:128],
@@ -67,10 +86,10 @@ class EventRecorder:
             "type": "Warning" if warning else "Normal",
             "note": note.encode()[:NOTE_LIMIT].decode(errors="ignore"),
             "regarding": {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "name": job.names.base,
+                "apiVersion": about.kind.api_version,
+                "kind": about.kind.kind,
+                "name": about.name,
                 "namespace": namespace,
-                "uid": job.uid,
+                "uid": about.uid,
             },
         }
