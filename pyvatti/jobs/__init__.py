@@ -4,6 +4,13 @@ No decisions and no calls.
 """
 
 from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict
+from pyvatti.jobs.belonging import (
+    why_left_pod_not_ours,
+    why_left_secret_not_ours,
+    why_pod_not_of,
+    why_record_not_ours,
+    why_secret_not_of,
+)
 from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
@@ -22,9 +29,10 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job, read_time, why_not_ours
+from pyvatti.jobs.reading import JOB_NAME, read_job, read_time, why_not_ours
 
 __all__ = [
+    "JOB_NAME",
     "add_notice",
     "bucket_prefix",
     "created_patch",
@@ -46,7 +54,12 @@ __all__ = [
     "repair_patch",
     "restore_patch",
     "transition_patch",
+    "why_left_pod_not_ours",
+    "why_left_secret_not_ours",
     "why_not_ours",
+    "why_pod_not_of",
+    "why_record_not_ours",
+    "why_secret_not_of",
     "withdrawal_patch",
     "witness_patch",
 ]

@@ -34,6 +34,7 @@ def read_pod(raw: Manifest) -> Pod:
         waiting=_waiting(init) or _waiting(main),
         unschedulable=_unschedulable(conditions.get("PodScheduled")),
         disruption=_true_reason(conditions.get("DisruptionTarget")),
+        finalizers=tuple(metadata.get("finalizers") or ()),
     )
 
 

@@ -20,8 +20,17 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.withdrawing import is_stored
-from pyvatti.models import Job, State
-from pyvatti.policy import Action, Observed, Progress, decide, is_data_gone, wake_times
+from pyvatti.models import Job, Remainder, State
+from pyvatti.policy import (
+    Action,
+    Observed,
+    Progress,
+    decide,
+    is_data_gone,
+    is_stuck,
+    proof,
+    wake_times,
+)
 from pyvatti.policy.actions import Enter, LetGo
 from pyvatti.policy.limits import has_image_error, in_haste, state_limit
 from pyvatti.settings import Settings
@@ -31,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_BACKOFF = 0.5  # seconds
 LONGEST_BACKOFF = 60.0  # seconds
+STUCK_BACKOFF = 900.0  # seconds, the longest where a person must act first
 LEAST_PAUSE = 1.0  # seconds between two tries of a failing step, however many changes come
 MOST_ROUNDS = 20  # rounds of observe-decide-act in one pass; more means it does not converge
 
@@ -55,6 +65,7 @@ class JobActor:
         self._changed = asyncio.Event()
         self._failures = 0
         self.guard = Guard("actor")
+        self._tried: Action | None = None  # the step of the last pass that was tried last
 
     def poke(self) -> None:
         """Make a pass soon: something about the job changed."""
@@ -70,6 +81,7 @@ class JobActor:
                     await self._rest(delay, least)
             finally:
                 self._doors.limiter.cancel(self.base)
+                self._doors.remains.forget(self.uid)
 
     async def _rest(self, delay: float | None, least: float) -> None:
         """Sleep until a change or for `delay` seconds; at least `least` seconds after a failure."""
@@ -109,7 +121,8 @@ class JobActor:
 
     def _back_off(self, error: Exception) -> tuple[float, float]:
         self._failures += 1
-        pause = min(FIRST_BACKOFF * 2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
+        longest = STUCK_BACKOFF if self._call_person(error) else LONGEST_BACKOFF
+        pause = min(FIRST_BACKOFF * 2.0 ** min(self._failures - 1, 20), longest)
         asked = error.retry_after if isinstance(error, TransientError) else None
         pause = max(pause * random.uniform(0.7, 1.3), min(asked or 0.0, LONGEST_BACKOFF))  # noqa: S311 - jitter
         if isinstance(error, PyvattiError):
@@ -117,6 +130,29 @@ class JobActor:
         else:
             self.guard.note(self.base, error)
         return pause, min(LEAST_PAUSE, pause)
+
+    def _call_person(self, error: Exception) -> bool:
+        """Tell, once, that a step of the clean-up cannot succeed by itself; tell whether it is."""
+        job, step = self._doors.cache.job(self.base, self.uid), self._tried
+        if job is None or step is None or not job.state.is_terminal:
+            return False
+        if not is_stuck(error, self._failures):
+            return False
+        resource, reason = proof.touched_by(step, job.names), str(error) or type(error).__name__
+        others = tuple(item for item in self.progress.stuck if item.resource != resource)
+        if len(others) == len(self.progress.stuck):
+            log.error("clean-up is stuck", resource=resource, error=reason)
+            now, text = self._doors.clock(), f"{resource}: {reason}"
+            self._doors.events.note(job, "CleanUpStuck", text, now, warning=True)
+        stuck = (*others, Remainder(resource=resource, reason=reason))
+        self._keep(replace(self.progress, stuck=stuck))
+        return True
+
+    def _keep(self, progress: Progress) -> None:
+        """Take what is known now, and show what of it others ask for."""
+        self.progress = progress
+        self._doors.cache.note_removals(self.uid, progress.removals)
+        self._doors.remains.note(self.uid, progress.remaining, progress.stuck)
 
     async def _pass(self) -> float | None:
         """Observe, decide, do the first step, and again until at rest; give the seconds to wait.
@@ -154,12 +190,14 @@ class JobActor:
             return False
 
     async def _act(self, step: Action, seen: Observed) -> None:
-        name = type(step).__name__
+        name, self._tried = type(step).__name__, step
         self.leaving = isinstance(step, LetGo)
         try:
             with metrics.steps.labels(name).time():
-                self.progress = await self._hands.do(step, seen, self.progress)
-            self._doors.cache.note_removals(self.uid, self.progress.removals)
+                done = await self._hands.do(step, seen, self.progress)
+            freed = proof.touched_by(step, seen.job.names)
+            stuck = tuple(item for item in done.stuck if item.resource != freed)
+            self._keep(replace(done, stuck=stuck))
         except NotYet:
             raise
         except NamespaceTerminating as error:

@@ -14,56 +14,15 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.errors import Unavailable
-from pyvatti.jobs import read_job, read_pod, why_not_ours
+from pyvatti.jobs import names_for, read_job, read_pod, why_not_ours, why_pod_not_of
 from pyvatti.kube import JOBS, PODS, Home, Informer, KubeClient, WatchLimits
+from pyvatti.lifecycle.trimming import merge, slim_job, slim_pod
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
 
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[str], None]
-POD_METADATA = (
-    "name",
-    "uid",
-    "resourceVersion",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "finalizers",
-    "labels",
-    "ownerReferences",
-)
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
-
-
-def _merge(target: Manifest, patch: Manifest) -> Manifest:
-    """Apply a JSON merge patch (RFC 7396)."""
-    merged = {key: value for key, value in target.items() if patch.get(key, value) is not None}
-    for key, value in patch.items():
-        if isinstance(value, dict):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
-        elif value is not None:
-            merged[key] = value
-    return merged
-
-
-def _slim_job(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: the pod's template is most of a Job's size."""
-    return {**raw, "spec": {"suspend": (raw.get("spec") or {}).get("suspend", False)}}
-
-
-def _slim_pod(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: a specification, and what controllers and nodes say at length."""
-    status = raw.get("status") or {}
-    kept = {key: status[key] for key in ("phase", "reason", "message") if key in status}
-    for key in ("initContainerStatuses", "containerStatuses"):
-        states = status.get(key) or ()
-        kept[key] = [{"name": item["name"], "state": item.get("state")} for item in states]
-    told = ("PodScheduled", "DisruptionTarget")
-    kept["conditions"] = [item for item in status.get("conditions") or () if item["type"] in told]
-    metadata = {key: raw["metadata"][key] for key in POD_METADATA if key in raw["metadata"]}
-    found = metadata.get("labels") or {}
-    metadata["labels"] = {labels.CONTROLLER_UID: found.get(labels.CONTROLLER_UID, "")}
-    return {"metadata": metadata, "status": kept}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +48,7 @@ class Cache:
             JOBS,
             selector=selector,
             on_change=self._job_changed,
-            trim=_slim_job,
+            trim=slim_job,
             limits=limits,
         )
         self.pod_informer = Informer(
@@ -97,7 +56,7 @@ class Cache:
             PODS,
             selector=selector,
             on_change=self._pod_changed,
-            trim=_slim_pod,
+            trim=slim_pod,
             limits=limits,
         )
         self._jobs: dict[str, Job] = {}
@@ -146,7 +105,7 @@ class Cache:
         raw = self._lost.get(uid)
         if raw is None:
             return
-        if not (merged := _merge(raw, patch))["metadata"].get("finalizers"):
+        if not (merged := merge(raw, patch))["metadata"].get("finalizers"):
             self.drop_lost(uid)
             return
         self._keep(merged, Presence.GONE)
@@ -305,17 +264,32 @@ class Cache:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("pod object not understood", error=type(error).__name__)
             return
-        mine = self._pods.setdefault(pod.job_uid, {})
+        mine = self._pods.get(pod.job_uid, {})
+        if pod.uid not in mine and (new is None or self._is_foreign_pod(new, pod)):
+            return  # what it says of a job is not believed
         if new is not None:
-            mine[pod.uid] = pod
+            self._pods[pod.job_uid] = {**mine, pod.uid: pod}
         else:
-            mine.pop(pod.uid, None)
-            if pod.job_uid in self._base_of:
-                self._vanished[pod.job_uid] = pod
-        if not mine:
-            del self._pods[pod.job_uid]
+            self._forget_pod(pod)
         if (base := self._base_of.get(pod.job_uid)) is not None:
             self._announce(base)
+
+    def _forget_pod(self, pod: Pod) -> None:
+        mine = self._pods[pod.job_uid]
+        del mine[pod.uid]
+        if not mine:
+            del self._pods[pod.job_uid]
+        if pod.job_uid in self._base_of:
+            self._vanished[pod.job_uid] = pod
+
+    def _is_foreign_pod(self, raw: Manifest, pod: Pod) -> bool:
+        """Tell whether a Pod only looks like one of a Job: it was copied, or is somebody else's."""
+        installation = self._home.installation
+        base = (raw["metadata"].get("labels") or {}).get(labels.JOB_ID, "")
+        names = names_for(base, installation.namespace, pod.job_uid)
+        if why := why_pod_not_of(raw, names, installation):
+            log.debug("pod is not ours and is not believed", pod=pod.name, why=why)
+        return bool(why)
 
     def _announce(self, base: str) -> None:
         for listener in tuple(self._listeners):

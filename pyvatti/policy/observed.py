@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyvatti.models import ClusterEvent, Job, Pod, Removal, Run
+from pyvatti.models import ClusterEvent, Job, Pod, Remainder, Removal, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +11,9 @@ class Progress:
     """What the acting replica knows of its own work on one job since it took over.
 
     All of it can be found out again, so it is lost without harm: True means "known to be so",
-    False "not known". `refusal` is the sentence of a step that can never succeed.
+    False "not known". `refusal` is the sentence of a step that can never succeed. `remaining` is
+    not ours and left for good; `stuck` is what the clean-up failed at and tries again ever later,
+    the one tried last at the end.
     """
 
     accepted: bool = False  # the driver's Secret was seen, so the accept was complete
@@ -20,8 +22,10 @@ class Progress:
     transfer_gone: bool = False
     staged_gone: bool = False  # the transfer's folder of the work bucket was emptied
     stop_sent: bool = False  # a Foreground deletion of ours was accepted
-    strays_gone: bool = False  # no pod and no Secret was left without its owner
-    removals: tuple[Removal, ...] = ()  # buckets proven absent
+    strays_gone: bool = False  # the API server listed no pod that may write
+    removals: tuple[Removal, ...] = ()
+    remaining: tuple[Remainder, ...] = ()
+    stuck: tuple[Remainder, ...] = ()
     recorded: bool = False
     let_go: bool = False
     refusal: tuple[str, str] | None = None  # (reason, sentence)
