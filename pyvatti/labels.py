@@ -101,13 +101,13 @@ def identity(installation: Installation, component: str) -> dict[str, str]:
 
 
 def of_bucket(installation: Installation, job_id: str, job_uid: str) -> dict[str, str]:
-    """Give the labels of a job's buckets and cloud resources: lower case, as the cloud wants."""
+    """Give the labels of a job's buckets and cloud resources, which allow lower case alone."""
     return {
         BUCKET_MANAGED_BY: MANAGER,
         BUCKET_INSTANCE: installation.instance,
-        BUCKET_NAMESPACE_UID: installation.namespace_uid.lower(),
-        BUCKET_JOB_ID: job_id.lower(),
-        BUCKET_JOB_UID: job_uid.lower(),
+        BUCKET_NAMESPACE_UID: installation.namespace_uid,
+        BUCKET_JOB_ID: job_id,
+        BUCKET_JOB_UID: job_uid,
     }
 
 

@@ -16,6 +16,7 @@ import httpx
 import structlog
 
 from pyvatti.errors import Unavailable, trim
+from pyvatti.guard import Guard
 from pyvatti.models import Run, RunStatus
 from pyvatti.rest import Response, Rest, Timeouts
 from pyvatti.settings import Settings
@@ -64,6 +65,7 @@ class Seqera:
         self._interval = interval
         self._next_call = 0.0
         self._noted: set[str] = set()
+        self._guard = Guard("seqera")
 
     async def runs(self, names: Mapping[str, datetime]) -> dict[str, Run]:
         """Give the newest run of each name submitted since its launch (UTC), less 5 minutes.
@@ -78,7 +80,7 @@ class Seqera:
         offset, before = 0, None
         for _ in range(MAX_PAGES if names else 0):
             rows, more = await self._page(offset)
-            search.note_order([self._read(row, search) for row in rows])
+            search.note_order([self._read_guarded(row, search) for row in rows])
             # A server that ignores `offset` repeats itself.
             if not more or rows == before or search.is_settled:
                 return search.found
@@ -95,7 +97,7 @@ class Seqera:
         search = _Search({name: launched}, self._clock())
         rows, more = await self._page(0, search=f"runName:{name}")
         for row in rows:
-            self._read(row, search)
+            self._read_guarded(row, search)
         return None if more else search.found.get(name)
 
     async def check(self) -> None:
@@ -146,6 +148,14 @@ class Seqera:
             if not isinstance(rows, list):
                 raise Unavailable("GET /workflow answered no list of workflows")
         return rows, bool(rows) and (more if isinstance(more, bool) else len(rows) >= most)
+
+    def _read_guarded(self, element: Any, search: "_Search") -> datetime | None:
+        """Read a row; one that breaks the reading, whosever it is, counts as one without a time."""
+        try:
+            return self._read(element, search)
+        except Exception as error:  # noqa: BLE001 - rows are written by everybody
+            self._guard.note("row", error)
+            return None
 
     def _read(self, element: Any, search: "_Search") -> datetime | None:
         """Take what matters from {"workflow": {..}} and give the time of submission."""
@@ -252,9 +262,9 @@ def _time_of(row: Mapping[str, Any]) -> datetime | None:
 def _time(value: Any) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # the first and last day have no UTC
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _text(value: Any) -> str:

@@ -172,7 +172,7 @@ async def test_parts_that_keep_failing_end_in_an_error_and_are_done_later():
     ("header", "seconds"),
     [
         pytest.param("7", 7, id="seconds"),
-        pytest.param("in an hour", 3600, id="a date"),
+        pytest.param("in an hour", 300, id="a date, within the bound"),
         pytest.param("soon", None, id="nonsense"),
     ],
 )
@@ -192,7 +192,7 @@ async def test_wait_asked_for_by_the_server_is_passed_on(header: str, seconds: f
         with pytest.raises(Unavailable) as caught:
             await create_work(door)
 
-        assert caught.value.retry_after == pytest.approx(seconds, abs=100)
+        assert caught.value.retry_after == seconds
         assert service.counters["buckets.insert"] == 0
         assert len(service.requests) == 1
 

@@ -1,9 +1,11 @@
 """Whole stories: the running service on the sandbox, seen through its API and the world."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kubectl_calls import Kubectl, lines
 from stage import JOB, Stage, launch_body, payload, stage
 
 from pyvatti.sandbox.kube.jobcontroller import KueueStandIn
@@ -487,16 +489,20 @@ async def test_fault_45_no_secret_is_in_any_object_but_secrets():
         assert [value for value in values if any(value in text for text in seen)] == []
 
 
-async def test_describe_tells_the_story_by_events_on_the_job():
+async def test_describe_tells_the_story_by_events_on_the_job(tmp_path: Path):
     async with stage() as on:
         await on.launch()
         await on.until_finished()
-        reasons = ["Accepted", "BucketMade", "Released", "Succeeded", "Stopping", "BucketRemoved"]
+        reasons = {"Accepted", "BucketMade", "Released", "Succeeded", "Stopping", "BucketRemoved"}
 
-        def told() -> set[str]:
-            return {item["reason"] for item in on.world.kube.store.list(EVENTS)}
+        await on.until(lambda: reasons <= set(on.events()), f"{reasons} are told")
+        shown = await Kubectl(on.world, tmp_path).ok(
+            *("events", "--namespace", on.world.namespace, "--for", f"job/{BASE}")
+        )
 
-        await on.until(lambda: set(reasons) <= told(), f"{reasons} are told")
+        rows = lines(shown)[1:]
+        assert reasons <= {row[2] for row in rows}
+        assert {row[3] for row in rows} == {f"Job/{BASE}"}
 
 
 async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_proven():

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from pyvatti.errors import PermanentError, PyvattiError, TransientError
+from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
@@ -60,6 +61,7 @@ class JobActor:
         self._doors, self._hands, self._runs = doors, hands, runs
         self._changed = asyncio.Event()
         self._failures = 0
+        self.guard = Guard("actor")
 
     def poke(self) -> None:
         """Make a pass soon: something about the job changed."""
@@ -102,6 +104,7 @@ class JobActor:
             self._set_resting(resting=True)
             return self._back_off(error)
         self._failures = 0
+        self.guard.forget(self.base)
         self._doors.limiter.cancel(self.base)  # at rest it waits for no turn: others are next
         self._set_resting(resting=False)
         return delay, 0.0
@@ -119,7 +122,7 @@ class JobActor:
         if isinstance(error, PyvattiError):
             log.warning("pass failed", error=str(error), kind=type(error).__name__, again_in=pause)
         else:
-            log.error("pass broke", again_in=pause, exc_info=error)
+            self.guard.note(self.base, error)
         return pause, min(LEAST_PAUSE, pause)
 
     async def _pass(self) -> float | None:
