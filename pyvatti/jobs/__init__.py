@@ -15,6 +15,7 @@ from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
+    decided_patch,
     finalizer_patch,
     identity_patch,
     name_marks,
@@ -36,6 +37,7 @@ __all__ = [
     "add_notice",
     "bucket_prefix",
     "created_patch",
+    "decided_patch",
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",

@@ -73,7 +73,9 @@ def read_job(raw: Manifest, known: Job | None = None) -> Job:
         verdict=verdict,
         witness=witness,
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
+        nonce=annotations.get(labels.ACCEPT, ""),
         withdrawn=labels.WITHDRAWN in annotations,
+        withdrawal_decided=annotations.get(labels.WITHDRAWN) == labels.DECIDED,
         label=(metadata.get("labels") or {}).get(labels.STATE, ""),
         edited=_edited(metadata, names, state),
     )

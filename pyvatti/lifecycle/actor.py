@@ -26,12 +26,13 @@ from pyvatti.policy import (
     Observed,
     Progress,
     decide,
+    is_accepted,
     is_data_gone,
     is_stuck,
     proof,
     wake_times,
 )
-from pyvatti.policy.actions import Enter, LetGo
+from pyvatti.policy.actions import Enter, LetGo, Withdraw
 from pyvatti.policy.limits import has_image_error, in_haste, state_limit
 from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
@@ -206,7 +207,7 @@ class JobActor:
                 raise
         except PermanentError as error:
             metrics.step_errors.labels(name, type(error).__name__).inc()
-            if seen.job.state is not State.REQUESTED:
+            if seen.job.state is not State.REQUESTED or isinstance(step, Withdraw):
                 raise
             log.error("launch refused", step=name, error=str(error))  # noqa: TRY400 - known
             self.progress = replace(self.progress, refusal=(f"{name}Refused", str(error)))
@@ -246,9 +247,13 @@ class JobActor:
 
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
         """Tell whether the driver's Secret stands, where the answer decides something."""
+        if job.withdrawn:
+            return False  # who withdraws looks itself
+        is_known = State.REQUESTED in job.transitions
         if job.deleting_since is not None:
-            return False
-        if State.REQUESTED in job.transitions and not has_slot:
+            if is_known or self.progress.accepted:
+                return False
+        elif is_known and not has_slot:
             return False
         own = self._doors.cache.knows_accept(job.uid)
         # Before a release it is looked up in any case: somebody may have deleted it since.
@@ -292,5 +297,4 @@ class JobActor:
 
     def _waits_for_accept(self, seen: Observed) -> bool:
         queued = seen.job.state is State.REQUESTED and seen.job.suspended
-        marked = State.REQUESTED in seen.job.transitions or self.progress.accepted
-        return queued and not marked and seen.job.deleting_since is None
+        return queued and not is_accepted(seen) and seen.job.deleting_since is None
