@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import structlog
 from fastapi import FastAPI
 
+from pyvatti import foreign
 from pyvatti.api import Service, make_api
 from pyvatti.backend import Backend
 from pyvatti.errors import PyvattiError
@@ -26,7 +27,7 @@ from pyvatti.lifecycle.gauges import keep_gauges
 from pyvatti.lifecycle.permissions import Permissions
 from pyvatti.manifests import Renderer
 from pyvatti.seqera import Seqera
-from pyvatti.settings import Settings
+from pyvatti.settings import Settings, secret_values
 from pyvatti.storage import BucketLimiter, Storage
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ async def run_service(
     if settings.storage_emulator_host:
         log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
     async with AsyncExitStack() as stack:
+        stack.enter_context(foreign.hiding(secret_values(settings)))
         doors = await _open_doors(settings, stack, limits or Limits(), clock or SteadyClock())
         elector = Elector(
             doors.kube,

@@ -275,7 +275,6 @@ class Job:
     finalizers: tuple[str, ...]
     ended: str | None  # "Complete" or "Failed": type of the true terminal condition
     ended_reason: str = ""
-    ended_message: str = ""
     ended_at: datetime | None = None
     transitions: dict[State, datetime] = field(default_factory=dict)
     outbox: tuple[Notice, ...] = ()
@@ -283,6 +282,7 @@ class Job:
     witness: Pod | None = None  # how its pod ended, copied before the pod vanishes
     queue_name: str = ""
     withdrawn: bool = False  # its accept failed before anybody was promised anything
+    broken: tuple[str, ...] = ()  # annotations of ours that somebody made unreadable
     label: str = ""  # the state label as it stands, for anybody may edit it
     presence: Presence = Presence.SEEN
 

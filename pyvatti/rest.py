@@ -15,9 +15,9 @@ import httpx
 
 from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
+from pyvatti.redaction import Redactor
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer
-REDACTED = "(redacted)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Rest:
         body_limit: int,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._secrets = [token] if token else []
+        self._redactor = Redactor([token])
         self._timeouts = timeouts
         self._body_limit = body_limit
         self._client = httpx.AsyncClient(
@@ -130,9 +130,7 @@ class Rest:
         )
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return trim(text)
+        return trim(self._redactor(text))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -163,7 +161,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year may have any number of digits
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -123,7 +123,7 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _field(field: str, rule: str) -> dict[str, Any]:
-    path = [int(part) if part.isdigit() else part for part in field.split(".") if part]
+    path = [int(part) if part.isdecimal() else part for part in field.split(".") if part]
     return {"loc": ["body", *path], "msg": rule, "type": "value_error"}
 
 

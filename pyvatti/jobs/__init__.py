@@ -3,7 +3,14 @@
 No decisions and no calls.
 """
 
-from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict
+from pyvatti.jobs.annotations import (
+    Unreadable,
+    dump_outbox,
+    dump_transitions,
+    dump_verdict,
+    parse,
+)
+from pyvatti.jobs.bounds import read_time
 from pyvatti.jobs.names import names_for, run_name
 from pyvatti.jobs.patches import (
     add_notice,
@@ -21,9 +28,10 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job, read_time
+from pyvatti.jobs.reading import read_job
 
 __all__ = [
+    "Unreadable",
     "add_notice",
     "created_patch",
     "dump_outbox",
@@ -33,6 +41,7 @@ __all__ = [
     "identity_patch",
     "names_for",
     "outbox_patch",
+    "parse",
     "queue_patch",
     "queued_patch",
     "read_job",

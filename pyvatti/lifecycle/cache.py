@@ -6,17 +6,21 @@ Fed by two informers; memory grows with live jobs alone.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import Unavailable
 from pyvatti.jobs import read_job, read_pod
 from pyvatti.kube import JOBS, PODS, Informer, KubeClient, WatchLimits
+from pyvatti.lifecycle.personal import Personal, read_request
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
 from pyvatti.settings import Settings
+from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +34,8 @@ POD_METADATA = (
     "finalizers",
     "labels",
 )
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+MOST_NOTED = 1000  # odd objects that are spoken of
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
 
 
@@ -75,6 +81,8 @@ class Cache:
         self, client: KubeClient, settings: Settings, limits: WatchLimits | None = None
     ) -> None:
         selector = labels.selector(settings.instance, labels.DRIVER)
+        self._client = client
+        self.personal = Personal()
         self.job_informer = Informer(
             client,
             JOBS,
@@ -101,6 +109,7 @@ class Cache:
         self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
         self._removals: dict[str, tuple[Removal, ...]] = {}  # job uid -> what was removed here
         self._listeners: list[Listener] = []
+        self._unreadable: set[tuple[str, str]] = set()  # what was said of odd objects
 
     def listen(self, listener: Listener) -> None:
         """Call the listener on every later change."""
@@ -147,6 +156,26 @@ class Cache:
     def is_synced(self) -> bool:
         """Whether the first lists of Jobs and Pods were read completely."""
         return self.job_informer.synced and self.pod_informer.synced
+
+    async def know(self, job: Job) -> None:
+        """Learn what must not be told of a job, once, and read its pods again with that.
+
+        No failure of it is an error: until it is known texts lose all that looks personal.
+        """
+        if self.personal.is_due(job):
+            self.note_request(job, await read_request(self._client, job))
+
+    def note_request(self, job: Job, secret: Manifest | None) -> None:
+        """Learn from the driver's Secret of a job, whoever read it."""
+        if self.personal.learn(job.uid, secret):
+            for pod in self.pods(job.uid):
+                raw = self.pod_informer.get(pod.name)
+                if raw is not None and raw["metadata"]["uid"] == pod.uid:
+                    self._pod_changed(raw, raw)
+
+    def about(self, job: Job) -> AbstractContextManager[None]:
+        """Keep what must not be told of a job out of all foreign text met inside."""
+        return foreign.about(partial(self.personal.of, job.uid))
 
     async def wait_synced(self) -> None:
         """Wait until both informers have read their first list."""
@@ -212,9 +241,9 @@ class Cache:
                 self._forget(old)
             return
         try:
-            job = read_job(new, self._known(old, new))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            log.warning("job object not understood", error=type(error).__name__)
+            job = read_job(new, self._known(old, new), self._cleaner(new["metadata"]["uid"]))
+        except UNREADABLE as error:
+            self._note_unreadable("job object not understood", new, error)
             return
         before = self._jobs.get(job.names.base)
         if before is not None and before.presence is not Presence.SEEN:
@@ -251,6 +280,7 @@ class Cache:
         self._accepts.pop(uid, None)
         self._clean.discard(uid)
         self._removals.pop(uid, None)
+        self.personal.forget(uid)
         self._announce(base)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
@@ -258,9 +288,9 @@ class Cache:
         if raw is None:
             return
         try:
-            pod = read_pod(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            log.warning("pod object not understood", error=type(error).__name__)
+            pod = self._read_pod(raw)
+        except UNREADABLE as error:
+            self._note_unreadable("pod object not understood", raw, error)
             return
         mine = self._pods.setdefault(pod.job_uid, {})
         if new is not None:
@@ -273,6 +303,24 @@ class Cache:
             del self._pods[pod.job_uid]
         if (base := self._base_of.get(pod.job_uid)) is not None:
             self._announce(base)
+
+    def _read_pod(self, raw: Manifest) -> Pod:
+        job_uid = (raw["metadata"].get("labels") or {}).get(labels.CONTROLLER_UID, "")
+        known = self.personal.of(job_uid)
+        return read_pod(raw, partial(foreign.clean_for, known, is_cut=True))
+
+    def _cleaner(self, uid: str) -> Callable[[str], str]:
+        """Give what cleans the annotations of a Job: they were clean when we wrote them."""
+        known = self.personal.of(uid)
+        return foreign.without_secrets if known is None else partial(foreign.clean_for, known)
+
+    def _note_unreadable(self, event: str, raw: Manifest, error: Exception) -> None:
+        """Say once of an object that it is not understood; nothing else suffers from it."""
+        name = str((raw.get("metadata") or {}).get("name"))
+        if (event, name) not in self._unreadable and len(self._unreadable) < MOST_NOTED:
+            self._unreadable.add((event, name))
+            log.error(event, name=name, error=type(error).__name__)
+            metrics.step_errors.labels("Read", type(error).__name__).inc()
 
     def _announce(self, base: str) -> None:
         for listener in tuple(self._listeners):

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import structlog
 
-from pyvatti import fence
+from pyvatti import fence, foreign
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.courier import Courier
@@ -43,6 +43,7 @@ class Controller:
             interval=doors.settings.poll_interval.total_seconds(),
             clock=doors.clock,
             wanted=self._wanted_runs,
+            clean=self._clean_text,
             changed=self._run_changed,
         )
         self._writer = JobWriter(doors)
@@ -84,7 +85,8 @@ class Controller:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._runs.follow())
-            group.create_task(Sweeper(self._doors).run())
+            with foreign.about(lambda: None):  # what it meets is of jobs that nobody knows
+                group.create_task(Sweeper(self._doors).run())
             for job in self._doors.cache.jobs():
                 self._job_changed(job.names.base)
             await self._dispatch(group)
@@ -165,6 +167,11 @@ class Controller:
         return {
             job.names.run_name: job.transitions.get(State.CREATED, job.accepted_at) for job in jobs
         }
+
+    def _clean_text(self, run_name: str, text: str) -> str:
+        """Take out of a foreign text what the job of a run must not tell."""
+        job = self._doors.cache.job(self._run_bases.get(run_name, ""))
+        return foreign.clean_for(self._doors.cache.personal.of(job.uid) if job else None, text)
 
     def _run_changed(self, run_name: str) -> None:
         if (base := self._run_bases.get(run_name)) is not None:

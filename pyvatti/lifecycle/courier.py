@@ -8,9 +8,11 @@ import contextlib
 import random
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
+from pyvatti import foreign
 from pyvatti.backend import Answer, Reply
 from pyvatti.errors import PyvattiError
 from pyvatti.jobs import outbox_patch
@@ -53,7 +55,8 @@ class Courier:
 
     async def deliver(self) -> None:
         """Deliver until the Job is gone."""
-        with structlog.contextvars.bound_contextvars(job=self.base):
+        about = foreign.about(partial(self._doors.cache.personal.of, self.uid))
+        with structlog.contextvars.bound_contextvars(job=self.base), about:
             while (job := self._doors.cache.job(self.base, self.uid)) is not None:
                 pause = await self._guarded(job) if job.pending else None
                 if pause != 0:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import structlog
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import PyvattiError
 from pyvatti.kube import EVENTS, KubeClient
 from pyvatti.models import Job, Manifest
@@ -34,7 +34,8 @@ class EventRecorder:
     def note(
         self, job: Job, reason: str, note: str, now: datetime, *, warning: bool = False
     ) -> None:
-        """Queue an Event about a Job: `reason` CamelCase, `note` a sentence without secrets."""
+        """Queue an Event about a Job: `reason` CamelCase, `note` a sentence."""
+        note = foreign.clean_known(note)
         try:
             self._queue.put_nowait(self._event(job, reason, note, now, warning=warning))
         except asyncio.QueueFull:

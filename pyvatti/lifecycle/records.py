@@ -5,13 +5,13 @@ A record is written before the Job is let go and deleted by the sweeper after it
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import AlreadyExists, Conflict, NotOurs
-from pyvatti.jobs import read_time
+from pyvatti.jobs import Unreadable, parse, read_time
 from pyvatti.kube import CONFIGMAPS, KubeClient
 from pyvatti.manifests import Renderer
 from pyvatti.models import Job, Manifest, Names, Record, Removal, State, lost_events
@@ -57,10 +57,10 @@ def _lost(record: Record) -> str:
 
 
 def read(raw: Manifest) -> Record | None:
-    """Read a record; None where it does not parse."""
+    """Read a record, strictly; None where it does not parse."""
     try:
-        return _RECORD.validate_json((raw.get("data") or {}).get(KEY, ""))
-    except ValidationError:
+        return parse((raw.get("data") or {}).get(KEY, ""), _RECORD, foreign.without_secrets)
+    except Unreadable:
         return None
 
 
@@ -105,8 +105,7 @@ async def find(client: KubeClient, names: Names, instance: str = "") -> Record |
 
 def _from_labels(raw: Manifest, names: Names) -> Record:
     metadata = raw["metadata"]
-    created = read_time(metadata.get("creationTimestamp"))
-    assert created is not None  # noqa: S101 - the API server always sets it
+    created = read_time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
     state = (metadata.get("labels") or {}).get(labels.STATE)
     return Record(
         job_id=names.job_id,

@@ -33,4 +33,5 @@ async def withdraw(doors: Doors, job: Job) -> None:
 async def is_stored(doors: Doors, job: Job) -> bool:
     """Tell whether the driver's Secret of this very Job is there: its accept was complete."""
     secret = await doors.kube.get(SECRETS, job.names.base)
+    doors.cache.note_request(job, secret)
     return secret is not None and labels.owner_uid(secret) == job.uid

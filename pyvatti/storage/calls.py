@@ -219,9 +219,9 @@ def _seconds(header: str | None) -> float | None:
     """Read a Retry-After: seconds or an HTTP date (RFC 9110, section 10.2.3)."""
     if not header:
         return None
-    if header.strip().isdigit():
+    if header.strip().isascii() and header.strip().isdigit():
         return float(header)
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
