@@ -55,6 +55,7 @@ SETTINGS = {
     "RETRY_PERIOD": "0.4",
 }
 ORPHANS = ("intp77777777771", "intp77777777772")
+ORPHAN_UID = "7d1fd9c5-9f3e-4c50-9d8a-000000000000"
 
 
 async def soak(zygote: Zygote, seed: int, seconds: float, tally: Tally) -> None:
@@ -97,7 +98,7 @@ class Soak:
         await self._ground.up()
         ground, orphans = (
             self._ground,
-            [f"{self._ground.world.namespace}-{o}-work" for o in ORPHANS],
+            [self._orphan_bucket(base) for base in ORPHANS],
         )
         if not await ground.until(lambda: not set(orphans) & set(ground.world.storage.buckets)):
             self._tally.leftovers.append(f"the sweeper left {orphans}")
@@ -110,16 +111,20 @@ class Soak:
         """Plant buckets of ours, two hours old, whose jobs nobody knows."""
         storage = self._ground.world.storage
         for base in ORPHANS:
-            name = f"{self._ground.world.namespace}-{base}-work"
+            name = self._orphan_bucket(base)
             marks = {
                 labels.BUCKET_MANAGED_BY: labels.MANAGER,
                 labels.BUCKET_INSTANCE: "pyvatti",
+                labels.BUCKET_NAMESPACE_UID: self._ground.world.namespace_uid,
                 labels.BUCKET_JOB_ID: base,
-                labels.BUCKET_JOB_UID: "7d1fd9c5-9f3e-4c50-9d8a-000000000000",
+                labels.BUCKET_JOB_UID: ORPHAN_UID,
             }
             bucket = storage.add_bucket(name, labels=marks)
             bucket.created -= timedelta(hours=2)
             storage.put_object(name, "data/x.vcf", b"genome")
+
+    def _orphan_bucket(self, base: str) -> str:
+        return f"{self._ground.world.namespace}-{base}-work-{ORPHAN_UID[:8]}"
 
     # Users and operators
 

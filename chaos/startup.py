@@ -115,6 +115,7 @@ def _add_records(ground: Ground, count: int) -> None:
         marks = {
             labels.NAME: labels.APPLICATION,
             labels.INSTANCE: "pyvatti",
+            labels.NAMESPACE_UID: ground.world.namespace_uid,
             labels.COMPONENT: labels.RECORD,
             labels.PART_OF: labels.PROJECT,
             labels.MANAGED_BY: labels.MANAGER,

@@ -121,9 +121,9 @@ async def _outage(ground: Ground, job_id: str) -> bool:
     """Let the backend be away until all data is deleted."""
     ground.world.backend.down = True
     accepted = await ground.launch(job_id)
-    work, seen = f"{ground.world.namespace}-{job_id.lower()}-work", ground.job(job_id)
+    seen = ground.job(job_id)
     await moment(ground, job_id, "Succeeded", "Failed")
-    await ground.until(lambda: work not in ground.world.storage.buckets and bool(seen.told))
+    await ground.until(lambda: not ground.world.work_bucket(job_id.lower()) and bool(seen.told))
     ground.world.backend.down = False
     return accepted
 

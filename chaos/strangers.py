@@ -51,6 +51,7 @@ class Strangers:
             f"{prefix}-work2": {**ours, labels.BUCKET_JOB_UID: "somebody-else"},
             f"{prefix}-results-old": {**ours, labels.BUCKET_INSTANCE: "another"},
             f"{prefix}1-work": {},
+            f"{prefix}-work": {**ours, labels.BUCKET_JOB_UID: "of-an-older-version"},
         }
         generations = {}
         for name, found in planted.items():

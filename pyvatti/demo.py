@@ -19,6 +19,7 @@ import uvicorn
 
 from pyvatti.api.connections import listen, make_config
 from pyvatti.app import create_app
+from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.settings import Settings
 from pyvatti.telemetry import configure_logging
 
@@ -196,7 +197,9 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
     Raises ConfigurationError when it cannot listen on the port.
     """
     listener = listen("127.0.0.1", port)
-    server = uvicorn.Server(make_config(create_app(settings)))
+    supervisor = Supervisor()
+    server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
+    supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
@@ -209,6 +212,8 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
         server.should_exit = True
     if failure is not None:
         raise failure
+    if supervisor.failure:
+        raise RuntimeError(f"a part of the service ended: {supervisor.failure}")
 
 
 async def _wait_ready(client: httpx.AsyncClient) -> None:

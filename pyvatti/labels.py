@@ -7,11 +7,12 @@ annotations of one object together 256 KiB (Kubernetes API conventions).
 from collections.abc import Mapping
 from typing import Any
 
+from pyvatti.models import Installation
+
 PREFIX = "hattivatti.geneticscores.org"
 
 # Recommended labels (kubernetes.io/docs/concepts/overview/working-with-objects/common-labels)
 NAME = "app.kubernetes.io/name"
-INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
 PART_OF = "app.kubernetes.io/part-of"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -30,14 +31,18 @@ RECORD = "record"
 INIT_CONTAINER = "transfer"
 MAIN_CONTAINER = "calculation"
 
-# Our own labels
+# Our own labels. The instance has a key of its own: tools that follow a release's objects by
+# app.kubernetes.io/instance (Argo CD) would delete what no chart lists.
+INSTANCE = f"{PREFIX}/instance"
+NAMESPACE_UID = f"{PREFIX}/namespace-uid"
 JOB_ID = f"{PREFIX}/job-id"
 JOB_UID = f"{PREFIX}/job-uid"
 STATE = f"{PREFIX}/state"
 
 FINALIZER = f"{PREFIX}/cleanup"
 
-# Annotations on the Job. JSON values are written by pyvatti.jobs alone.
+# Annotations on the Job. JSON values are written by pyvatti.jobs alone. The names of run and
+# buckets are there for people: they are derived, never read.
 REQUEST_HASH = f"{PREFIX}/request-hash"
 RUN_NAME = f"{PREFIX}/run-name"
 WORK_BUCKET = f"{PREFIX}/work-bucket"
@@ -56,6 +61,7 @@ LOST_EVENTS = f"{PREFIX}/lost-events"
 # Labels of buckets: Cloud Storage allows neither "/" nor "." in a key.
 BUCKET_MANAGED_BY = "managed-by"
 BUCKET_INSTANCE = "instance"
+BUCKET_NAMESPACE_UID = "namespace-uid"
 BUCKET_JOB_ID = "job-id"
 BUCKET_JOB_UID = "job-uid"
 
@@ -77,20 +83,45 @@ def owner_uid(manifest: Mapping[str, Any]) -> str:
     return str(owners[0] if owners else marks.get(JOB_UID) or marks.get(CONTROLLER_UID, ""))
 
 
-def identity(instance: str, component: str) -> dict[str, str]:
-    """Give the labels by which we find our objects of one component in one installation."""
-    return {MANAGED_BY: MANAGER, INSTANCE: instance, COMPONENT: component}
+def identity(installation: Installation, component: str) -> dict[str, str]:
+    """Give the labels that say which installation an object of one component belongs to."""
+    return {
+        MANAGED_BY: MANAGER,
+        INSTANCE: installation.instance,
+        NAMESPACE_UID: installation.namespace_uid,
+        COMPONENT: component,
+    }
 
 
-def is_of(manifest: Mapping[str, Any], instance: str) -> bool:
-    """Tell whether an object is one of ours, and of this installation.
+def of_bucket(installation: Installation, job_id: str, job_uid: str) -> dict[str, str]:
+    """Give the labels of a job's buckets and cloud resources, which allow lower case alone."""
+    return {
+        BUCKET_MANAGED_BY: MANAGER,
+        BUCKET_INSTANCE: installation.instance,
+        BUCKET_NAMESPACE_UID: installation.namespace_uid,
+        BUCKET_JOB_ID: job_id,
+        BUCKET_JOB_UID: job_uid,
+    }
 
-    Needs `{"metadata": {"labels"}}`, which may be absent.
+
+def is_of(manifest: Mapping[str, Any], installation: Installation) -> bool:
+    """Tell whether an object says that it is ours: of this service in this very Namespace.
+
+    Needs `{"metadata": {"labels"}}`, which may be absent. Anybody may write labels: whoever acts
+    on an object also compares its name and content.
     """
     marks = manifest["metadata"].get("labels") or {}
-    return marks.get(MANAGED_BY) == MANAGER and marks.get(INSTANCE) == instance
+    return (
+        marks.get(MANAGED_BY) == MANAGER
+        and marks.get(INSTANCE) == installation.instance
+        and marks.get(NAMESPACE_UID) == installation.namespace_uid
+    )
 
 
 def selector(instance: str, component: str) -> str:
-    """Give the label selector of all our objects of one component in one installation."""
-    return ",".join(f"{key}={value}" for key, value in identity(instance, component).items())
+    """Give the label selector of what says that it belongs to a service of this name.
+
+    It also finds objects that were copied or restored from another Namespace: `is_of` tells them
+    apart, so that they can be named instead of being overlooked.
+    """
+    return f"{MANAGED_BY}={MANAGER},{INSTANCE}={instance},{COMPONENT}={component}"

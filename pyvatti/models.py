@@ -222,19 +222,53 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """The names of everything one job makes, stored on the Job when it is accepted."""
+class Installation:
+    """Which pyvatti this is. No copy, restore or second cluster shares a Namespace's uid."""
+
+    namespace: str
+    namespace_uid: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whose a bucket is: this very Job of this very installation."""
+
+    installation: Installation
+    job_id: str  # lower case
+    job_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdNames:
+    """The names that follow from a job's id and the namespace alone."""
 
     job_id: str  # as on the wire: INTP00000000513
     base: str  # lower case, name of Job and Secret
-    run_name: str  # in Nextflow and Seqera: {namespace}-{base}
-    work_bucket: str
-    results_bucket: str
+    results_bucket: str  # fixed by the contract with the backend
 
     @property
     def transfer_secret(self) -> str:
         """Name of the Secret that only the transfer may read."""
         return f"{self.base}-transfer"
+
+    @property
+    def record(self) -> str:
+        """Name of the ConfigMap that survives the job."""
+        return f"{self.base}-record"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names(IdNames):
+    """The names of everything one Job makes: those below carry a part of its uid.
+
+    So nobody can take them beforehand, and nothing that an earlier job of this id left is in the
+    way or taken for this one's.
+    """
+
+    uid: str  # of the Job
+    run_name: str  # in Nextflow and Seqera
+    work_bucket: str
 
     @property
     def transfer_folder(self) -> str:
@@ -244,11 +278,6 @@ class Names:
         transfer's credentials and the key, and beside them stand second copies of the genomes.
         """
         return "work/transfer"
-
-    @property
-    def record(self) -> str:
-        """Name of the ConfigMap that survives the job."""
-        return f"{self.base}-record"
 
 
 class Presence(StrEnum):
@@ -284,6 +313,7 @@ class Job:
     withdrawn: bool = False  # its accept failed before anybody was promised anything
     broken: tuple[str, ...] = ()  # annotations of ours that somebody made unreadable
     label: str = ""  # the state label as it stands, for anybody may edit it
+    edited: tuple[str, ...] = ()  # labels and annotations that do not say what is derived
     presence: Presence = Presence.SEEN
 
     @property

@@ -224,6 +224,7 @@ def _forms(value: bytes) -> set[bytes]:
     """Give a value as it may stand in a layer: as it is, and as it reads where it looks encoded."""
     forms = [value, *layers_of(value, [])]
     forms += [_OPEN.sub(b"", form) for form in forms]
+    forms.append(value.replace(b"\\", b""))
     return {form.translate(_ALIKE) for form in forms if len(form) >= LEAST}
 
 

@@ -17,6 +17,7 @@ import structlog
 
 from pyvatti import foreign
 from pyvatti.errors import Unavailable, trim
+from pyvatti.guard import Guard
 from pyvatti.jobs import read_time
 from pyvatti.models import Run, RunStatus
 from pyvatti.rest import Response, Rest, Timeouts
@@ -75,6 +76,7 @@ class Seqera:
         self._interval = interval
         self._next_call = 0.0
         self._noted: set[str] = set()
+        self._guard = Guard("seqera")
 
     async def runs(self, names: Mapping[str, datetime], clean: Clean = _clean) -> dict[str, Run]:
         """Give the newest run of each name submitted since its launch (UTC), less 5 minutes.
@@ -91,7 +93,7 @@ class Seqera:
         offset, before = 0, None
         for _ in range(MAX_PAGES if names else 0):
             rows, more = await self._page(offset)
-            search.note_order([self._read(row, search) for row in rows])
+            search.note_order([self._read_guarded(row, search) for row in rows])
             # A server that ignores `offset` repeats itself.
             if not more or rows == before or search.is_settled:
                 return search.found
@@ -108,7 +110,7 @@ class Seqera:
         search = _Search({name: launched}, self._clock(), clean)
         rows, more = await self._page(0, search=f"runName:{name}")
         for row in rows:
-            self._read(row, search)
+            self._read_guarded(row, search)
         return None if more else search.found.get(name)
 
     async def check(self) -> None:
@@ -159,6 +161,14 @@ class Seqera:
             if not isinstance(rows, list):
                 raise Unavailable("GET /workflow answered no list of workflows")
         return rows, bool(rows) and (more if isinstance(more, bool) else len(rows) >= most)
+
+    def _read_guarded(self, element: Any, search: "_Search") -> datetime | None:
+        """Read a row; one that breaks the reading, whosever it is, counts as one without a time."""
+        try:
+            return self._read(element, search)
+        except Exception as error:  # noqa: BLE001 - rows are written by everybody
+            self._guard.note("row", error)
+            return None
 
     def _read(self, element: Any, search: "_Search") -> datetime | None:
         """Take what matters from {"workflow": {..}} and give the time of submission."""

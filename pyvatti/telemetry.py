@@ -146,6 +146,18 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.events_refused = Counter(
+            "pyvatti_events_refused",
+            "Kubernetes Events about jobs that the API server did not take, by why",
+            ["error"],
+            registry=self.registry,
+        )
+        self.unexpected = Counter(
+            "pyvatti_unexpected_errors",
+            "Errors nobody expected, by the part they met; it goes on with what is next",
+            ["part", "error"],
+            registry=self.registry,
+        )
         self.passes = Counter(
             "pyvatti_passes", "Passes made over single jobs", registry=self.registry
         )
@@ -161,6 +173,8 @@ class Metrics:
                 self.notices.labels(event.value, delivery.value)
         for kind in ("bucket", "pod", "secret", "job", "record", "results"):
             self.swept.labels(kind)
+        for error in ("Rejected", "Denied", "Unavailable", "QueueFull"):
+            self.events_refused.labels(error)
         for answer in ("201", "503"):
             self.accepted.labels(answer)
         for neighbour in NEIGHBOURS:

@@ -6,14 +6,19 @@ from typing import Any
 
 from pyvatti.jobs import names_for
 from pyvatti.labels import FINALIZER, INIT_CONTAINER, MAIN_CONTAINER
-from pyvatti.models import ContainerEnd, Job, Pod, Run, RunStatus, State
+from pyvatti.models import ContainerEnd, Installation, Job, Pod, Run, RunStatus, State
 from pyvatti.policy import Observed, Progress
 from pyvatti.settings import Settings
 
 T0 = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 JOB_ID = "INTP00000000513"
 UID = "5a8f1f6e-0000-4000-8000-000000000513"
-NAMES = names_for(JOB_ID, "intervene-dev")
+NAMES = names_for(JOB_ID, "intervene-dev", UID)
+INSTALLATION = Installation(
+    namespace="intervene-dev",
+    namespace_uid="b7c1a5de-0000-4000-8000-00000000c0de",
+    instance="pyvatti",
+)
 
 SETTINGS: dict[str, Any] = {
     "namespace": "intervene-dev",

@@ -26,10 +26,12 @@ async def run(*words: str, **environment: str) -> tuple[int, str, str]:
 
 
 @asynccontextmanager
-async def running(*words: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    *words: str, program: tuple[str, ...] = ("-m", "pyvatti"), **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command in a process of its own, which is ended at the latest with the block."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pyvatti", *words),
+        *(sys.executable, *program, *words),
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -81,11 +81,6 @@ class ClusterStage:
         """Name of the Job."""
         return self.job_id.lower()
 
-    @property
-    def run_name(self) -> str:
-        """Name of the run in Seqera."""
-        return f"{self.cluster.namespace}-{self.base}"
-
     async def launch(self) -> httpx.Response:
         """Launch the job."""
         return await self.client.post("/launch", json=launch_body(self.job_id))
@@ -120,13 +115,35 @@ class ClusterStage:
             self.cluster.core("pods"), _main_runs, PATIENCE, labelSelector=selector
         )
 
-    def run_is(self, status: str, **fields: Any) -> None:
+    async def run_is(self, status: str, **fields: Any) -> None:
         """Let Seqera say so of the run: one row, which changes. No pod reaches the stand-in."""
-        self.world.seqera.put_run(self.run_name, status, id=self.base, **fields)
+        name = (await self.show())["run_name"]
+        self.world.seqera.put_run(name, status, id=self.base, **fields)
 
     def told(self) -> list[str]:
         """Give the events the backend took, in order."""
         return self.world.backend.delivered(self.job_id)
+
+    async def events(self) -> dict[str, str]:
+        """Give the notes of Events by reason, chosen as `kubectl events --for job/…` does."""
+        fields = (
+            "involvedObject.kind=Job,involvedObject.apiVersion=batch/v1,"
+            f"involvedObject.name={self.base}"
+        )
+        answer = await self.cluster.get(self.cluster.core("events"), fieldSelector=fields)
+        return {item["reason"]: item["message"] for item in answer.body["items"]}
+
+    async def until_told(self, *reasons: str) -> dict[str, str]:
+        """Wait until Events of these reasons are about the job; gives the notes of all."""
+        shown: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not shown.keys() >= set(reasons):
+                    await asyncio.sleep(LOOK)
+                    shown = await self.events()
+        except TimeoutError:
+            raise AssertionError(f"never told {reasons}: {shown}") from None
+        return shown
 
     async def left(self) -> list[str]:
         """Name what is left of the job in the cluster, apart from its record."""

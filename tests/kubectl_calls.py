@@ -7,6 +7,8 @@ from pathlib import Path
 
 from kube_cluster import Sandbox
 
+from pyvatti.sandbox.world import World
+
 PATIENCE = 60  # seconds for one kubectl call
 
 JOB = """
@@ -52,7 +54,7 @@ class Result:
 class Kubectl:
     """The kubectl on PATH with a home and a configuration of its own."""
 
-    def __init__(self, sandbox: Sandbox, home: Path) -> None:
+    def __init__(self, sandbox: Sandbox | World, home: Path) -> None:
         self.sandbox = sandbox
         self.home = home
         self.configuration = home / "config"

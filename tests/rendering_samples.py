@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pyvatti import __version__
+from pyvatti.jobs import names_for
 from pyvatti.launch import LaunchRequest, parse_launch
-from pyvatti.manifests import Renderer, names_for
-from pyvatti.models import Manifest, Names, State
+from pyvatti.manifests import Renderer
+from pyvatti.models import Installation, Manifest, Names, State
 from pyvatti.settings import Settings
 
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
@@ -22,6 +23,11 @@ GENOME = "pipeline_param.target_genomes.0"
 SCORES = "pipeline_param.nxf_params_file"
 VERSION_MARK = "@VERSION@"
 OWNER_UID = "0b1c8a52-6d6c-4a5e-9f0e-2f9f3c1d7e11"
+WHOSE = Installation(
+    namespace="intervene-dev",
+    namespace_uid="6f1d3c58-3b1f-4a53-9a0e-5d5a4a7f2b90",
+    instance="pyvatti",
+)
 
 SECRETS = {
     "tower_token": "stand-in-tower-token",
@@ -91,7 +97,7 @@ def drop(value: Any, path: str) -> Any:
 
 def names(of: LaunchRequest | None = None) -> Names:
     """Names of a request in the namespace of `settings()`."""
-    return names_for((of or request()).job_id, "intervene-dev")
+    return names_for((of or request()).job_id, "intervene-dev", OWNER_UID)
 
 
 def files_of(secret: Manifest) -> dict[str, str]:
@@ -106,12 +112,10 @@ def every_manifest(renderer: Renderer, of: LaunchRequest) -> dict[str, Manifest]
     """All four objects of one launch."""
     made = names(of)
     return {
-        "job": renderer.job(of, made),
-        "driver_secret": renderer.driver_secret(of, made, OWNER_UID),
-        "transfer_secret": renderer.transfer_secret(made, OWNER_UID),
-        "record": renderer.record(
-            made, uid=OWNER_UID, state=State.FAILED, data={"record.json": "{}"}
-        ),
+        "job": renderer.job(of, WHOSE),
+        "driver_secret": renderer.driver_secret(of, made, WHOSE),
+        "transfer_secret": renderer.transfer_secret(made, WHOSE),
+        "record": renderer.record(made, WHOSE, state=State.FAILED, data={"record.json": "{}"}),
     }
 
 

@@ -9,16 +9,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from builders import INSTALLATION
+
+from pyvatti.models import Owner
 from pyvatti.sandbox.storage import StorageStandIn, error_form
 from pyvatti.settings import Settings
 from pyvatti.storage import Patience, Storage
 
-WORK = "intervene-dev-intp00000000044-work"
+WORK = "intervene-dev-intp00000000044-work-7c9e6679"
 RESULTS = "intervene-dev-intp00000000044-results"
 JOB_ID = "INTP00000000044"
 UID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 CALM = Patience(read=5, call=8)
 OTHER_UID = "550e8400-e29b-41d4-a716-446655440000"
+
+
+def owner(job_uid: str = UID) -> Owner:
+    """Say whose a bucket is: a Job's with this uid."""
+    return Owner(installation=INSTALLATION, job_id=JOB_ID.lower(), job_uid=job_uid)
+
+
+OWNER, OTHER = owner(), owner(OTHER_UID)
 
 
 def build_settings(**changes: Any) -> Settings:
@@ -60,8 +71,8 @@ async def joined(**changes: Any) -> AsyncIterator[tuple[Storage, StorageStandIn]
         yield door, service
 
 
-async def create_work(door: Storage, *, job_uid: str = UID) -> None:
-    await door.create_bucket(WORK, job_id=JOB_ID, job_uid=job_uid, purpose="work")
+async def create_work(door: Storage, *, owner: Owner = OWNER) -> None:
+    await door.create_bucket(WORK, owner=owner, purpose="work")
 
 
 def refusal(status: int, reason: str = "injected") -> str:

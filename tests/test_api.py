@@ -60,7 +60,7 @@ async def test_a_launch_that_cannot_be_written_is_answered_503_with_retry_after(
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        answer = await on.client.post("/launch", json=launch_body())
+        answer = await on.hasty.post("/launch", json=launch_body())
 
         problem_of(answer, 503)
         assert int(answer.headers["retry-after"]) >= 1

@@ -88,7 +88,7 @@ def _told(ground: Ground, job_id: str) -> list[str]:
 
 def _is_quiet(ground: Ground, job_id: str) -> bool:
     """Tell whether a running job's notices and credentials, the staged ones too, are dealt with."""
-    seen, work = ground.job(job_id), f"{job_id.lower()}-work/work/transfer/"
+    seen, work = ground.job(job_id), f"{ground.world.work_bucket(job_id.lower())}/work/transfer/"
     staged = any(work in name for name in ground.world.storage.leftovers())
     return 1 in seen.noted and seen.transfer_gone_at is not None and not staged
 

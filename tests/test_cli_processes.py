@@ -99,7 +99,7 @@ async def test_the_commands_about_jobs_ask_a_running_service():
 
         assert listed[:2] == (0, _line(await on.show()))
         assert [job["id"] for job in json.loads(as_json[1])] == [JOB]
-        assert yaml.safe_load(shown[1])["run_name"] == f"intervene-dev-{BASE}"
+        assert yaml.safe_load(shown[1])["run_name"].startswith(f"intervene-dev-{BASE}-")
         assert "transferred and decrypted" in log[1]
         assert (cancelled[0], json.loads(cancelled[1])) == (0, {"id": JOB})
         assert (refused[0], refused[2]) == (1, "pyvatti: 401: token not accepted\n")

@@ -27,20 +27,21 @@ async def test_a_job_succeeds_and_nothing_but_results_and_record_is_left(
     async with cluster_stage(cluster, tmp_path) as on:
         assert (await on.launch()).status_code == 201
         await on.until_running()
-        on.run_is("RUNNING")
+        await on.run_is("RUNNING")
         await on.until(lambda view: view.get("state") == "Deployed")
         secret = cluster.core("secrets", f"{on.base}-transfer")
         await cluster.until_gone(secret)
 
-        on.run_is("SUCCEEDED", exit_status=0)
+        await on.run_is("SUCCEEDED", exit_status=0)
 
         shown = await on.until_finished()
         assert shown["state"] == "Succeeded"
         assert on.told() == ["deployed", "succeeded"]
         assert await on.left() == []
-        assert list(on.world.storage.buckets) == [f"{on.run_name}-results"]
+        assert list(on.world.storage.buckets) == [f"{cluster.namespace}-{on.base}-results"]
         record = await cluster.get(cluster.core("configmaps", f"{on.base}-record"))
         assert record.body["metadata"]["labels"][STATE] == "Succeeded"
+        await on.until_told("Accepted", "BucketMade", "Released", "Succeeded", "BucketRemoved")
 
 
 async def test_a_failed_transfer_is_told_with_its_exit_code(cluster: Cluster, tmp_path: Path):
@@ -53,6 +54,7 @@ async def test_a_failed_transfer_is_told_with_its_exit_code(cluster: Cluster, tm
         assert shown["verdict"]["reason"] == "TransferFailed"
         assert "could not download" in shown["verdict"]["evidence"][0]["said"]
         assert on.told() == ["failed"]
+        assert "TransferFailed" in (await on.until_told("Failed"))["Failed"]
         assert on.world.backend.received[-1].body["trace_exit"] == 1
         assert (await on.left(), list(on.world.storage.buckets)) == ([], [])
 
@@ -198,10 +200,10 @@ async def test_fault_16_a_restart_follows_the_job_again_and_tells_nothing_twice(
         async with cluster_stage(cluster, tmp_path, world=lasting, job_id=job_id, **same) as on:
             await on.launch()
             await on.until_running()
-            on.run_is("RUNNING")
+            await on.run_is("RUNNING")
             await on.until(lambda view: view.get("state") == "Deployed")
         async with cluster_stage(cluster, tmp_path, world=lasting, job_id=job_id, **same) as on:
-            on.run_is("SUCCEEDED", exit_status=0)
+            await on.run_is("SUCCEEDED", exit_status=0)
             shown = await on.until_finished()
 
         assert shown["state"] == "Succeeded"

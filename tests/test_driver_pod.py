@@ -4,9 +4,18 @@ import stat
 import subprocess
 
 import pytest
-from rendering_samples import ACCEPTED, OWNER_UID, names, request, settings
+from rendering_samples import (
+    ACCEPTED,
+    OWNER_UID,
+    WHOSE,
+    files_of,
+    names,
+    request,
+    settings,
+)
 
-from pyvatti.manifests import Renderer, names_for, run_name
+from pyvatti.jobs import names_for
+from pyvatti.manifests import Renderer
 from pyvatti.manifests.rendering import DRIVER_FILES, RUN_NAME, TRANSFER_FILES
 
 
@@ -26,7 +35,7 @@ def environment(container):
 
 
 def test_fault_45_the_token_is_an_environment_variable_of_the_calculation_alone():
-    job = Renderer(settings()).job(request(), names())
+    job = Renderer(settings()).job(request(), WHOSE)
     mounted = [
         item["key"]
         for volume in pod_of(job)["volumes"]
@@ -39,9 +48,9 @@ def test_fault_45_the_token_is_an_environment_variable_of_the_calculation_alone(
     ]
 
     assert "TOWER_ACCESS_TOKEN" not in environment(containers(job)["transfer"])
-    assert containers(job)["calculation"]["env"][-3]["valueFrom"]["secretKeyRef"] == {
-        "name": "intp00000000513",
-        "key": "tower-token",
+    told = {item["name"]: item.get("valueFrom") for item in containers(job)["calculation"]["env"]}
+    assert told["TOWER_ACCESS_TOKEN"] == {
+        "secretKeyRef": {"name": "intp00000000513", "key": "tower-token"}
     }
     assert "tower-token" not in mounted
     assert set(mounted) == set(DRIVER_FILES)
@@ -49,7 +58,7 @@ def test_fault_45_the_token_is_an_environment_variable_of_the_calculation_alone(
 
 
 def test_credentials_of_the_transfer_are_mounted_by_the_transfer_alone():
-    job = Renderer(settings()).job(request(), names())
+    job = Renderer(settings()).job(request(), WHOSE)
     volume = next(v for v in pod_of(job)["volumes"] if v["name"] == "transfer-credentials")
     mounts = {
         name: [mount["name"] for mount in container["volumeMounts"]]
@@ -60,21 +69,27 @@ def test_credentials_of_the_transfer_are_mounted_by_the_transfer_alone():
     assert volume["secret"]["defaultMode"] == 0o440
     assert "transfer-credentials" in mounts["transfer"]
     assert not [name for name in mounts["calculation"] if name.startswith("transfer")]
-    made = Renderer(settings()).transfer_secret(names(), OWNER_UID)
+    made = Renderer(settings()).transfer_secret(names(), WHOSE)
     assert set(made["data"]) == set(TRANSFER_FILES)
 
 
 @pytest.mark.parametrize("namespace", ["intervene-dev", "intervene-test", "intervene-prod", "a"])
-def test_fault_47_the_run_name_is_valid_and_new_for_each_attempt(namespace):
-    made = [run_name(namespace, "intp00000000513", attempt) for attempt in (1, 2, 3, 12)]
-    job = Renderer(settings(namespace=namespace)).job(
-        request(), names_for("INTP00000000513", namespace)
-    )
-    args = containers(job)["calculation"]["args"]
+def test_fault_47_the_run_name_is_valid_and_of_this_very_job(namespace):
+    uids = (OWNER_UID, "9" + OWNER_UID[1:])
+    made = [names_for("INTP00000000513", namespace, uid).run_name for uid in uids]
 
-    assert made == [f"{namespace}-intp00000000513{end}" for end in ("", "-a2", "-a3", "-a12")]
+    assert made == [f"{namespace}-intp00000000513-{part}" for part in ("0b1c8a52", "9b1c8a52")]
     assert all(RUN_NAME.fullmatch(name) for name in made)
-    assert args[args.index("-name") + 1] == made[0]
+
+
+def test_the_driver_learns_its_run_name_from_its_secret_for_the_job_is_made_before_its_uid():
+    calculation = containers(Renderer(settings()).job(request(), WHOSE))["calculation"]
+    secret = files_of(Renderer(settings()).driver_secret(request(), names(), WHOSE))
+
+    assert calculation["args"][calculation["args"].index("-name") + 1] == "$(RUN_NAME)"
+    (told,) = [item for item in calculation["env"] if item["name"] == "RUN_NAME"]
+    assert told["valueFrom"] == {"secretKeyRef": {"name": "intp00000000513", "key": "run-name"}}
+    assert secret["run-name"] == names().run_name
 
 
 @pytest.mark.parametrize(
@@ -100,7 +115,7 @@ def test_fault_48_the_old_parser_is_asked_for_where_a_pipeline_needs_it(
         nextflow_image=image, globflow_revision=globflow, pgsc_calc_revision=pgsc_calc
     )
 
-    made = containers(Renderer(changed).job(request(), names()))
+    made = containers(Renderer(changed).job(request(), WHOSE))
 
     assert environment(made["transfer"]).get("NXF_SYNTAX_PARSER") == transfer
     assert environment(made["calculation"]).get("NXF_SYNTAX_PARSER") == calculation
@@ -109,7 +124,7 @@ def test_fault_48_the_old_parser_is_asked_for_where_a_pipeline_needs_it(
 def test_fault_49_the_job_is_one_guarded_attempt():
     job = Renderer(
         settings(timeout_seconds=3600, deployed_timeout_seconds=172800, driver_grace_seconds=420)
-    ).job(request(), names())
+    ).job(request(), WHOSE)
     spec, pod = job["spec"], pod_of(job)
 
     assert spec["suspend"] is True
@@ -128,7 +143,7 @@ def test_fault_49_the_job_is_one_guarded_attempt():
 
 
 def test_the_pod_is_restricted():
-    job = Renderer(settings()).job(request(), names())
+    job = Renderer(settings()).job(request(), WHOSE)
     pod = pod_of(job)
 
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -162,7 +177,7 @@ def test_resources_and_service_account_are_those_of_the_settings():
             driver_service_account="runner",
             driver_service_account_token=True,
         )
-    ).job(request(), names())
+    ).job(request(), WHOSE)
     amounts = {"cpu": "500m", "memory": "3Gi", "ephemeral-storage": "20Gi"}
 
     assert pod_of(job)["serviceAccountName"] == "runner"
@@ -174,7 +189,7 @@ def test_resources_and_service_account_are_those_of_the_settings():
 def test_no_container_shares_what_it_writes_with_the_other():
     mounts = [
         {mount["name"] for mount in container["volumeMounts"]}
-        for container in containers(Renderer(settings()).job(request(), names())).values()
+        for container in containers(Renderer(settings()).job(request(), WHOSE)).values()
     ]
 
     assert mounts[0].isdisjoint(mounts[1])
@@ -189,7 +204,7 @@ def test_no_container_shares_what_it_writes_with_the_other():
     ],
 )
 def test_the_transfer_starts_only_with_its_credentials(tmp_path, present, code, said):
-    container = containers(Renderer(settings()).job(request(), names()))["transfer"]
+    container = containers(Renderer(settings()).job(request(), WHOSE))["transfer"]
     nextflow = tmp_path / "nextflow"
     nextflow.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     nextflow.chmod(nextflow.stat().st_mode | stat.S_IEXEC)
@@ -214,7 +229,7 @@ def test_the_transfer_starts_only_with_its_credentials(tmp_path, present, code, 
 def test_scripts_hold_nothing_of_the_request_and_hand_over_their_process():
     scripts = set()
     for name in ACCEPTED:
-        job = Renderer(settings()).job(request(name), names(request(name)))
+        job = Renderer(settings()).job(request(name), WHOSE)
         for container in containers(job).values():
             scripts.add(container["command"][2])
             assert container["command"][2].splitlines()[-1] == 'exec nextflow "$@"'

@@ -41,7 +41,7 @@ async def test_a_held_job_is_released_and_its_buckets_are_named(tmp_path: Path):
         done = await run_release(kube, tmp_path)
 
         assert done.returncode == 0, done.stderr
-        assert f"gs://{NAMESPACE}-{BASE}-work" in done.stdout
+        assert f"gs://{NAMESPACE}-{BASE}-work-" in done.stdout
         left = kube.store.get(JOBS, NAMESPACE, BASE)["metadata"]["finalizers"]
         assert left == ["a.b/c"]
 

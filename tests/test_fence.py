@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kube_scripted import QUICK, Scripted, answer, client_for
 from neighbour_settings import NOTIFY_TOKEN, settings_for
-from storage_builders import WORK, create_work, joined
+from storage_builders import OWNER, WORK, create_work, joined
 
 from pyvatti import fence
 from pyvatti.backend import Backend
@@ -68,7 +68,7 @@ async def test_a_storage_thread_sends_nothing_when_it_runs_too_late():
         calls = len(service.requests)
 
         with fence.fenced(lambda: False), pytest.raises(Deposed):
-            await door.delete_bucket(WORK, job_uid="any")
+            await door.delete_bucket(WORK, owner=OWNER)
 
         assert len(service.requests) == calls
 

@@ -24,6 +24,7 @@ from structlog.testing import capture_logs
 
 from pyvatti.kube import JOBS, Informer, WatchLimits
 from pyvatti.models import Manifest
+from pyvatti.telemetry import metrics
 
 # Row 11
 
@@ -56,6 +57,7 @@ async def test_row_12_failing_listener_is_logged_and_the_stream_goes_on(tmp_path
         "LIST": [lists(A1, version=1)],
         "WATCH": [stream(event("MODIFIED", A2), event("MODIFIED", A3), then="hang")],
     }
+    before = metrics.unexpected.labels("informer of jobs", "ValueError")._value.get()
     with capture_logs() as logs:
         async with scripted(tmp_path, **steps) as (server, client):
             informer = Informer(client, JOBS, selector="", on_change=listen, limits=LIMITS)
@@ -64,7 +66,10 @@ async def test_row_12_failing_listener_is_logged_and_the_stream_goes_on(tmp_path
 
     assert seen == [A1, A2, A3]
     assert len(server.seen("WATCH")) == 1
-    assert len([entry for entry in logs if entry["event"] == "listener failed"]) == 3
+    said = [entry for entry in logs if entry["event"] == "unexpected error"]
+    assert [(entry["name"], entry["kind"]) for entry in said] == [("a", "ValueError")]
+    assert "broken listener" not in str(logs)
+    assert metrics.unexpected.labels("informer of jobs", "ValueError")._value.get() == before + 3
 
 
 async def test_row_12_cancelling_hangs_up_at_once(tmp_path: Path):

@@ -14,7 +14,6 @@ from pyvatti.jobs import (
     read_job,
     read_pod,
     release_patch,
-    run_name,
     transition_patch,
     witness_patch,
 )
@@ -224,21 +223,25 @@ def test_last_words_of_a_container_lose_e_mail_addresses():
     assert end.message == "cannot read /(redacted)/Sample-Set: gone"
 
 
-def test_fault_47_the_run_name_is_new_for_each_attempt():
-    names = [run_name("intervene-dev", "intp00000000044", attempt) for attempt in (1, 2, 3)]
-
-    assert names == [
-        "intervene-dev-intp00000000044",
-        "intervene-dev-intp00000000044-a2",
-        "intervene-dev-intp00000000044-a3",
-    ]
-
-
 def test_names_of_everything_a_job_makes():
-    names = names_for("INTP00000000513", "intervene-dev")
+    names = names_for("INTP00000000513", "intervene-dev", UID)
 
     assert names.base == "intp00000000513"
-    assert names.work_bucket == "intervene-dev-intp00000000513-work"
+    assert names.run_name == "intervene-dev-intp00000000513-5a8f1f6e"
+    assert names.work_bucket == "intervene-dev-intp00000000513-work-5a8f1f6e"
     assert names.results_bucket == "intervene-dev-intp00000000513-results"
     assert names.transfer_secret == "intp00000000513-transfer"
     assert names.record == "intp00000000513-record"
+
+
+def test_names_of_the_longest_namespace_fit_63_characters():
+    names = names_for("INTP12345678901", "n" * 39, UID)
+
+    assert names.results_bucket == f"{'n' * 39}-intp12345678901-results"
+    assert max(map(len, (names.run_name, names.work_bucket, names.results_bucket))) == 63
+
+
+def test_no_name_begins_with_a_double_hyphen_where_the_namespace_is_cut():
+    names = names_for("INTP1", f"{'n' * 32}-more", UID)
+
+    assert names.work_bucket == f"{'n' * 32}-intp1-work-5a8f1f6e"

@@ -177,9 +177,9 @@ async def test_retry_after_beyond_the_deadline_is_handed_to_the_caller(tmp_path:
         pytest.param(failure(429, "X", headers={"Retry-After": "7"}), 7, id="header"),
         pytest.param(failure(429, "X", retryAfterSeconds=3), 3, id="details of the Status"),
         pytest.param(
-            failure(503, "X", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
-            None,
-            id="a date is ignored",
+            failure(503, "X", headers={"Retry-After": "Wed, 21 Oct 9999 07:28:00 GMT"}),
+            300,
+            id="a date",
         ),
         pytest.param(failure(429, "X", headers={"Retry-After": "999999"}), 300, id="bounded"),
         pytest.param(failure(429, "X", headers={"Retry-After": "-5"}), None, id="negative"),

@@ -3,10 +3,11 @@
 from typing import Any, cast
 
 import pytest
-from builders import job, settings
+from builders import job
 from stage import JOB, Stage, launch_body, stage
 
 from pyvatti.errors import JobFinished
+from pyvatti.kube import Home
 from pyvatti.labels import COMPONENT, INSTANCE, MANAGED_BY
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.sandbox.kube.resources import JOBS
@@ -122,7 +123,7 @@ async def test_a_job_that_cannot_be_looked_up_is_not_believed_to_be_gone():
 
 
 def test_an_accept_whose_job_went_meanwhile_fails_by_its_own_error():
-    cache, accepted = Cache(cast("Any", None), settings()), job()
+    cache, accepted = Cache(cast("Any", None), Home(cast("Any", None), "pyvatti")), job()
 
     def complete() -> None:
         with cache.accepting(accepted):

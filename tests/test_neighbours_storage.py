@@ -28,13 +28,13 @@ OURS = r"^/storage/v1/b(/[^/?]+)?(/o)?\?|^/batch/"  # not what the driver asks
 OBJECTS = r"^/storage/v1/b/[^/?]+/o\?"
 FIRST = "INTP00000000512"
 GONE = json.dumps({"error": {"code": 410, "message": "Gone", "errors": [{"reason": "gone"}]}})
-WORK = f"intervene-dev-{JOB.lower()}-work"
+WORK = f"intervene-dev-{JOB.lower()}-work-"
 LASTING: dict[str, Any] = {"moments": ("accepting", "cleaning"), "lasts": 0.2}
 
 
 def is_written_to(on: Neighbourhood) -> None:
     """Let somebody write into the bucket just before each of its next deletions."""
-    on.world.storage.write_before_delete(WORK, 3)
+    on.world.storage.write_before_delete(on.world.work_bucket(JOB.lower()), 3)
 
 
 def lists_no_objects(on: Neighbourhood) -> Harm:

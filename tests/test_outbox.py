@@ -218,7 +218,7 @@ async def test_a_refused_redelivery_is_counted_in_the_record():
 async def test_jobs_with_lost_events_are_found_live_and_finished_until_they_are_told():
     async with stage("transfer_fails", jobs={OTHER.lower(): "success"}) as on:
         on.world.backend.known = {OTHER}
-        on.world.storage.faults.add("DELETE", f"{JOB.lower()}-work", "status", status=503)
+        on.world.storage.faults.add("DELETE", f"{JOB.lower()}-work-", "status", status=503)
         for job_id in (JOB, OTHER):
             await on.launch(job_id)
         await until_delivery(on.client, delivery="dead")

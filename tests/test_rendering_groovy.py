@@ -10,7 +10,14 @@ import pytest
 from hypothesis import Phase, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from rendering_samples import OWNER_UID, files_of, names, request, settings
+from rendering_samples import (
+    OWNER_UID,
+    WHOSE,
+    files_of,
+    names,
+    request,
+    settings,
+)
 from rendering_strategies import TEXT
 
 from pyvatti.manifests import Renderer
@@ -88,7 +95,7 @@ def test_fault_08_configurations_with_any_text_say_the_same_to_groovy(tmp_path):
         )
         fields = ("gcp_project", "gcp_location", "batch_service_account")
         renderer = Renderer(settings(**{name: case[name] for name in fields}))
-        files = files_of(renderer.driver_secret(request(), made, OWNER_UID))
+        files = files_of(renderer.driver_secret(request(), made, WHOSE))
         texts += [files["transfer.config"], files["calculation.config"]]
 
     read = read_groovy(tmp_path, texts)
@@ -107,7 +114,7 @@ def test_fault_08_configurations_with_any_text_say_the_same_to_groovy(tmp_path):
 @needs_groovy
 def test_fault_46_groovy_reads_the_configurations_as_meant(tmp_path):
     changed = settings(wave=True, fusion=True, spot=False, max_spot_attempts=5, max_cpus=8)
-    files = files_of(Renderer(changed).driver_secret(request(), names(), OWNER_UID))
+    files = files_of(Renderer(changed).driver_secret(request(), names(), WHOSE))
 
     transfer, calculation, scm = read_groovy(
         tmp_path, [files["transfer.config"], files["calculation.config"], files["scm"]]
@@ -119,10 +126,11 @@ def test_fault_46_groovy_reads_the_configurations_as_meant(tmp_path):
     tags = {
         "managed-by": "pyvatti",
         "instance": "pyvatti",
+        "namespace-uid": WHOSE.namespace_uid,
         "job-id": "intp00000000513",
         "job-uid": OWNER_UID,
     }
-    work = "gs://intervene-dev-intp00000000513-work/work"
+    work = f"gs://{names().work_bucket}/work"
     assert transfer == {
         "workDir": f"{work}/transfer",
         "process": {

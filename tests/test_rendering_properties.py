@@ -10,14 +10,19 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from rendering_samples import OWNER_UID, files_of, names, request, settings
+from rendering_samples import (
+    WHOSE,
+    files_of,
+    names,
+    settings,
+)
 from rendering_strategies import KEYS, NASTY, QUICK, TEXT, accepted_bodies, forced_requests
 
 from pyvatti import labels
 from pyvatti.launch import parse_launch
-from pyvatti.manifests import Renderer, names_for
+from pyvatti.manifests import Renderer
 from pyvatti.manifests.serialisers import to_json, to_properties, to_yaml
-from pyvatti.models import Names
+from pyvatti.models import Installation, Names
 
 RENDERER = Renderer(settings())
 
@@ -78,8 +83,8 @@ def expected_files(launch, made):
 
 
 def assert_all_is_rendered(launch, made):
-    job = RENDERER.job(launch, made)
-    secret = RENDERER.driver_secret(launch, made, OWNER_UID)
+    job = RENDERER.job(launch, WHOSE)
+    secret = RENDERER.driver_secret(launch, made, WHOSE)
     files = files_of(secret)
 
     for name, expected in expected_files(launch, made).items():
@@ -87,8 +92,7 @@ def assert_all_is_rendered(launch, made):
         assert "$" not in files[name]
     assert job["metadata"]["name"] == secret["metadata"]["name"] == made.base
     assert job["metadata"]["labels"][labels.JOB_ID] == made.base
-    assert job["metadata"]["annotations"][labels.RUN_NAME] == made.run_name
-    assert job["metadata"]["annotations"][labels.RESULTS_BUCKET] == made.results_bucket
+    assert files["run-name"] == made.run_name
     assert secret["metadata"]["ownerReferences"][0]["name"] == made.base
 
 
@@ -97,29 +101,35 @@ def assert_all_is_rendered(launch, made):
 def test_any_accepted_request_comes_back_unchanged(body):
     launch = parse_launch(json.dumps(body))
 
-    assert_all_is_rendered(launch, names_for(launch.job_id, "intervene-dev"))
+    assert_all_is_rendered(launch, names(launch))
 
 
 @QUICK
 @given(forced_requests())
 def test_fault_08_any_text_forced_past_the_checks_comes_back_unchanged(launch):
-    assert_all_is_rendered(launch, names_for(launch.job_id, "intervene-dev"))
+    assert_all_is_rendered(launch, names(launch))
 
 
 @QUICK
 @given(TEXT, TEXT)
 def test_fault_08_any_name_and_data_come_back_from_yaml(uid, content):
-    hostile = Names(job_id=uid, base=content, run_name=uid, work_bucket=uid, results_bucket=uid)
+    hostile = Names(
+        job_id=uid,
+        base=content,
+        uid=uid,
+        run_name=uid,
+        work_bucket=uid,
+        results_bucket=uid,
+    )
+    whose = Installation(namespace="intervene-dev", namespace_uid=content, instance=uid)
 
-    record = RENDERER.record(hostile, uid=uid, state="Failed", data={"record.json": content})
-    transfer = RENDERER.transfer_secret(hostile, uid)
-    arguments = RENDERER.job(request(), hostile)["spec"]["template"]["spec"]["containers"][0]
+    record = RENDERER.record(hostile, whose, state="Failed", data={"record.json": content})
+    transfer = RENDERER.transfer_secret(hostile, whose)
 
     assert record["metadata"]["name"] == hostile.record
     assert record["data"] == {"record.json": content}
     assert labels.owner_uid(record) == uid
     assert transfer["metadata"]["name"] == hostile.transfer_secret
-    assert arguments["args"][arguments["args"].index("-name") + 1] == uid
 
 
 @QUICK
@@ -173,7 +183,7 @@ def is_credential(text: str) -> bool:
     )
 )
 def test_any_credential_comes_back_from_the_property_files(values):
-    made = files_of(Renderer(settings(**values)).transfer_secret(names(), OWNER_UID))
+    made = files_of(Renderer(settings(**values)).transfer_secret(names(), WHOSE))
     application = javaproperties.loads(made["application.properties"])
     crypt4gh = javaproperties.loads(made["application-crypt4gh-secret-manager.properties"])
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from storage_builders import (
-    JOB_ID,
-    OTHER_UID,
+    OTHER,
+    OWNER,
     RESULTS,
     UID,
     WORK,
@@ -71,7 +71,7 @@ async def test_lifecycle_is_not_shorter_than_the_longest_job(
     purpose: Purpose, changes: dict[str, Any], days: int
 ):
     async with joined(**changes) as (door, service):
-        await door.create_bucket(WORK, job_id=JOB_ID, job_uid=UID, purpose=purpose)
+        await door.create_bucket(WORK, owner=OWNER, purpose=purpose)
 
         assert service.buckets[WORK].properties["lifecycle"]["rule"] == [
             {"action": {"type": "Delete"}, "condition": {"age": days}},
@@ -114,13 +114,13 @@ async def test_name_that_is_taken_and_missing_at_once_is_tried_later():
 
 async def test_bucket_of_an_earlier_job_is_left_alone():
     async with joined() as (door, service):
-        await create_work(door, job_uid=OTHER_UID)
+        await create_work(door, owner=OTHER)
         service.put_object(WORK, "results/kept", b"1")
 
         with pytest.raises(NotOurs):
             await create_work(door)
         with pytest.raises(NotOurs):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
 
         assert service.leftovers() == [f"bucket {WORK}", f"object {WORK}/results/kept"]
 
@@ -133,7 +133,7 @@ async def test_unlabelled_bucket_of_the_project_is_left_alone():
         with pytest.raises(NotOurs):
             await create_work(door)
         with pytest.raises(NotOurs):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
 
         assert list(service.buckets[WORK].objects) == ["precious"]
 
@@ -145,7 +145,7 @@ async def test_bucket_of_another_project_is_not_ours():
         with pytest.raises(NotOurs):
             await create_work(door)
         with pytest.raises(NotOurs):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
 
         assert WORK in service.buckets
 
@@ -156,9 +156,9 @@ async def test_missing_permission_is_not_taken_for_somebody_elses_bucket():
         service.deny("storage.buckets.get")
 
         with pytest.raises(Denied):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
         service.allow()
-        await door.delete_bucket(WORK, job_uid=UID)
+        await door.delete_bucket(WORK, owner=OWNER)
 
         assert service.leftovers() == []
 
@@ -170,7 +170,7 @@ async def test_partial_list_does_not_make_a_forbidden_bucket_somebody_elses():
         service.hide_buckets(WORK)
 
         with pytest.raises(Unavailable):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ async def test_bucket_whose_protection_is_not_kept_is_withdrawn(policy: dict[str
 async def test_bad_bucket_name_is_rejected(name: str):
     async with joined() as (door, service):
         with pytest.raises(Rejected):
-            await door.create_bucket(name, job_id=JOB_ID, job_uid=UID, purpose="work")
+            await door.create_bucket(name, owner=OWNER, purpose="work")
 
         assert service.buckets == {}
 
 
 async def test_result_is_found_by_folder_and_ending():
     async with joined() as (door, service):
-        await door.create_bucket(RESULTS, job_id=JOB_ID, job_uid=UID, purpose="results")
+        await door.create_bucket(RESULTS, owner=OWNER, purpose="results")
         for number in range(1001):
             service.put_object(RESULTS, f"results/demo/match/{number:04}", b"1")
         service.put_object(RESULTS, "results/demo/score/report.html", b"1")

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 from storage_builders import (
-    JOB_ID,
+    OTHER,
     OTHER_UID,
+    OWNER,
     RESULTS,
     UID,
     WORK,
@@ -27,12 +28,12 @@ async def test_bucket_of_any_size_is_deleted_and_counted(name: str, objects: int
     if name == RESULTS and objects == 10_000:
         objects = 1001  # a page and one more
     async with joined() as (door, service):
-        await door.create_bucket(name, job_id=JOB_ID, job_uid=UID, purpose="work")
+        await door.create_bucket(name, owner=OWNER, purpose="work")
         for number in range(objects):
             service.put_object(name, f"data/{number}", b"acgt")
 
         before = datetime.now(UTC)
-        removal = await door.delete_bucket(name, job_uid=UID)
+        removal = await door.delete_bucket(name, owner=OWNER)
 
         assert service.leftovers() == []
         assert removal == Removal(
@@ -56,7 +57,7 @@ async def test_object_of_any_name_is_deleted(name: str):
         await create_work(door)
         service.put_object(WORK, name, b"1")
 
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert removal.objects == 1
         assert service.leftovers() == []
@@ -70,7 +71,7 @@ async def test_versions_and_unfinished_uploads_go_too():
             service.put_object(WORK, "data/genome", content)
         service.start_upload(WORK, "data/half", b"part")
 
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert (removal.objects, removal.bytes) == (3, 6)
         assert service.leftovers() == []
@@ -83,14 +84,14 @@ async def test_soft_delete_turned_on_later_is_turned_off_before_objects_go():
         policy["retentionDurationSeconds"] = "604800"
         service.put_object(WORK, "data/genome", b"acgt")
 
-        await door.delete_bucket(WORK, job_uid=UID)
+        await door.delete_bucket(WORK, owner=OWNER)
 
         assert service.leftovers() == []
 
 
 async def test_missing_bucket_counts_as_deleted():
     async with joined() as (door, service):
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert (removal.resource, removal.objects, removal.bytes) == (f"bucket/{WORK}", None, None)
         assert removal.proven_absent_at is not None
@@ -104,13 +105,13 @@ async def test_half_done_deletion_is_finished_by_another_process():
             for number in range(2500):
                 service.put_object(WORK, f"data/{number}", b"acgt")
             async with asyncio.TaskGroup() as group:
-                deletion = group.create_task(first.delete_bucket(WORK, job_uid=UID))
+                deletion = group.create_task(first.delete_bucket(WORK, owner=OWNER))
                 await until(lambda: service.counters["objects.delete"] >= 1000)
                 deletion.cancel()
 
         left = len(service.buckets[WORK].objects)
         async with open_door(service.url) as second:
-            removal = await second.delete_bucket(WORK, job_uid=UID)
+            removal = await second.delete_bucket(WORK, owner=OWNER)
 
         assert 0 < left < 2500
         assert removal.objects is not None
@@ -126,10 +127,10 @@ async def test_held_object_is_named_and_all_others_are_gone():
         held = service.put_object(WORK, "data/held", b"1", temporaryHold=True)
 
         with pytest.raises(Denied, match="data/held"):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
         left = list(service.buckets[WORK].objects)
         held.properties.clear()
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert left == ["data/held"]
         assert removal.objects == 251
@@ -142,9 +143,9 @@ async def test_late_writer_costs_a_new_turn_and_is_cleaned_too():
         service.write_before_delete(WORK)
 
         with pytest.raises(Unavailable, match="written to"):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
         calls = service.counters["buckets.delete"]
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert calls == 1
         assert removal.objects == 1
@@ -157,9 +158,9 @@ async def test_emptying_needs_no_turn_and_is_counted_by_the_deletion():
         for number in range(257):
             service.put_object(WORK, f"data/{number}", b"acgt")
 
-        existed = await door.empty_bucket(WORK, job_uid=UID)
+        existed = await door.empty_bucket(WORK, owner=OWNER)
         left, calls = service.leftovers(), service.counters["buckets.delete"]
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert (existed, left, calls) == (True, [f"bucket {WORK}"], 0)
         assert (removal.objects, removal.bytes) == (257, 1028)
@@ -167,12 +168,12 @@ async def test_emptying_needs_no_turn_and_is_counted_by_the_deletion():
 
 async def test_emptying_spares_what_is_not_ours():
     async with joined() as (door, service):
-        await create_work(door, job_uid=OTHER_UID)
+        await create_work(door, owner=OTHER)
         service.put_object(WORK, "precious", b"1")
 
         with pytest.raises(NotOurs):
-            await door.empty_bucket(WORK, job_uid=UID)
-        existed = await door.empty_bucket("missing-bucket", job_uid=UID)
+            await door.empty_bucket(WORK, owner=OWNER)
+        existed = await door.empty_bucket("missing-bucket", owner=OWNER)
 
         assert not existed
         assert list(service.buckets[WORK].objects) == ["precious"]
@@ -186,7 +187,7 @@ async def test_data_goes_even_where_soft_delete_cannot_be_turned_off():
         service.put_object(WORK, "data/genome", b"acgt")
         service.deny("storage.buckets.update")
 
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert removal.objects == 1
         assert [kept.kind for kept in service.soft_deleted] == ["object", "bucket"]
@@ -198,8 +199,8 @@ async def test_bucket_that_is_still_there_is_not_reported_as_gone():
         service.faults.add("DELETE", f"/b/{WORK}", "status", count=1, status=204, body="")
 
         with pytest.raises(Unavailable, match="still there"):
-            await door.delete_bucket(WORK, job_uid=UID)
-        await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
+        await door.delete_bucket(WORK, owner=OWNER)
 
         assert service.leftovers() == []
 
@@ -210,7 +211,7 @@ async def test_freed_name_that_somebody_takes_at_once_is_theirs():
         service.faults.add("GET", rf"/b/{WORK}\?", "slow", seconds=0.1)
 
         async with asyncio.TaskGroup() as group:
-            deletion = group.create_task(door.delete_bucket(WORK, job_uid=UID))
+            deletion = group.create_task(door.delete_bucket(WORK, owner=OWNER))
             await until(lambda: WORK not in service.buckets)
             service.add_bucket(WORK, project="somebody-else")
 
@@ -231,9 +232,9 @@ async def test_bucket_that_somebody_keeps_filling_is_left_for_later():
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(keep_writing())
             with pytest.raises(Unavailable, match="keeps writing"):
-                await door.delete_bucket(WORK, job_uid=UID)
+                await door.delete_bucket(WORK, owner=OWNER)
             writer.cancel()
-        await door.delete_bucket(WORK, job_uid=UID)
+        await door.delete_bucket(WORK, owner=OWNER)
 
         assert service.leftovers() == []
 
@@ -246,7 +247,7 @@ async def test_object_that_somebody_else_deletes_is_not_counted():
         batch = service.faults.add("POST", "/batch/", "slow", count=1, seconds=0.1)
 
         async with asyncio.TaskGroup() as group:
-            deletion = group.create_task(door.delete_bucket(WORK, job_uid=UID))
+            deletion = group.create_task(door.delete_bucket(WORK, owner=OWNER))
             await until(lambda: batch.hits > 0)
             del service.buckets[WORK].objects["theirs"]
 
@@ -259,7 +260,7 @@ async def test_bucket_that_vanishes_while_it_is_emptied_is_gone():
         listing = service.faults.add("GET", rf"/b/{WORK}/o\?", "slow", seconds=0.1)
 
         async with asyncio.TaskGroup() as group:
-            deletion = group.create_task(door.delete_bucket(WORK, job_uid=UID))
+            deletion = group.create_task(door.delete_bucket(WORK, owner=OWNER))
             await until(lambda: listing.hits > 0)
             del service.buckets[WORK]
 
@@ -273,8 +274,8 @@ async def test_a_folder_is_removed_and_counted_and_all_else_stays():
         for name in ("data/a", "work/ab/1", "work/transferred", "work/transfer/stage-1/key.json"):
             service.put_object(WORK, name, b"acgt")
 
-        removal = await door.remove_folder(WORK, "work/transfer", job_uid=UID)
-        again = await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+        removal = await door.remove_folder(WORK, "work/transfer", owner=OWNER)
+        again = await door.remove_folder(WORK, "work/transfer", owner=OWNER)
 
         assert sorted(service.buckets[WORK].objects) == ["data/a", "work/ab/1", "work/transferred"]
         assert (removal.resource, removal.objects, removal.bytes) == (
@@ -288,12 +289,12 @@ async def test_a_folder_is_removed_and_counted_and_all_else_stays():
 
 async def test_a_folder_of_a_bucket_that_is_not_ours_or_missing_is_left_alone():
     async with joined() as (door, service):
-        missing = await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+        missing = await door.remove_folder(WORK, "work/transfer", owner=OWNER)
         await create_work(door)
         service.put_object(WORK, "work/transfer/x", b"1")
 
         with pytest.raises(NotOurs):
-            await door.remove_folder(WORK, "work/transfer", job_uid=OTHER_UID)
+            await door.remove_folder(WORK, "work/transfer", owner=OTHER)
 
         assert missing.objects == 0
         assert list(service.buckets[WORK].objects) == ["work/transfer/x"]
@@ -305,10 +306,10 @@ async def test_counts_of_a_folder_that_was_not_emptied_to_its_end_go_with_its_bu
         service.put_object(WORK, "work/transfer/x", b"1")
         service.faults.add("POST", "/batch", "status", status=403)
         with pytest.raises(Unavailable):
-            await door.remove_folder(WORK, "work/transfer", job_uid=UID)
+            await door.remove_folder(WORK, "work/transfer", owner=OWNER)
         service.faults.clear()
 
-        await door.delete_bucket(WORK, job_uid=UID)
+        await door.delete_bucket(WORK, owner=OWNER)
 
         assert door._tallies == {}
 
@@ -317,7 +318,7 @@ async def test_counts_of_a_job_that_another_replica_ended_are_forgotten():
     async with joined() as (door, service):
         await create_work(door)
         service.put_object(WORK, "data/x", b"1")
-        await door.empty_bucket(WORK, job_uid=UID)
+        await door.empty_bucket(WORK, owner=OWNER)
 
         door.keep_counts([UID])
         kept = len(door._tallies)

@@ -14,7 +14,7 @@ import pytest
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
-from storage_builders import UID, WORK, create_work, joined, open_door, refusal, until
+from storage_builders import OWNER, UID, WORK, create_work, joined, open_door, refusal, until
 
 from pyvatti.errors import (
     AlreadyExists,
@@ -93,7 +93,7 @@ async def test_failing_deletion_is_an_error_until_it_is_done(
             service.put_object(WORK, f"data/{number}", b"acgt")
         service.faults.add(method, path, kind, **details)
 
-        delete = partial(door.delete_bucket, WORK, job_uid=UID)
+        delete = partial(door.delete_bucket, WORK, owner=OWNER)
         try:
             removal = await delete()
         except expected:
@@ -120,7 +120,7 @@ async def test_short_fault_of_a_repeatable_call_is_not_felt(method: str, path: s
             service.put_object(WORK, f"data/{number}", b"acgt")
         service.faults.add(method, path, kind, count=1, seconds=0.1)
 
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert (removal.objects, removal.bytes) == (150, 600)
         assert service.leftovers() == []
@@ -131,7 +131,7 @@ async def test_lost_answer_of_the_bucket_delete_is_looked_up():
         await create_work(door)
         service.faults.add("DELETE", BUCKET, "after", count=1)
 
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert removal.proven_absent_at is not None
         assert service.leftovers() == []
@@ -145,7 +145,7 @@ async def test_failing_part_of_a_batch_is_tried_again(fault: dict[str, Any]):
             service.put_object(WORK, f"data/{number}", b"acgt")
         service.fail_parts(503, name="7", count=20, **fault)
 
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert removal.objects == 150
         assert service.leftovers() == []
@@ -159,9 +159,9 @@ async def test_parts_that_keep_failing_end_in_an_error_and_are_done_later():
         service.fail_parts(503, name="149", count=3)
 
         with pytest.raises(Unavailable, match="data/149"):
-            await door.delete_bucket(WORK, job_uid=UID)
+            await door.delete_bucket(WORK, owner=OWNER)
         left = list(service.buckets[WORK].objects)
-        removal = await door.delete_bucket(WORK, job_uid=UID)
+        removal = await door.delete_bucket(WORK, owner=OWNER)
 
         assert left == ["data/149"]
         assert removal.objects == 150
@@ -172,7 +172,7 @@ async def test_parts_that_keep_failing_end_in_an_error_and_are_done_later():
     ("header", "seconds"),
     [
         pytest.param("7", 7, id="seconds"),
-        pytest.param("in an hour", 3600, id="a date"),
+        pytest.param("in an hour", 300, id="a date, within the bound"),
         pytest.param("soon", None, id="nonsense"),
     ],
 )
@@ -192,7 +192,7 @@ async def test_wait_asked_for_by_the_server_is_passed_on(header: str, seconds: f
         with pytest.raises(Unavailable) as caught:
             await create_work(door)
 
-        assert caught.value.retry_after == pytest.approx(seconds, abs=100)
+        assert caught.value.retry_after == seconds
         assert service.counters["buckets.insert"] == 0
         assert len(service.requests) == 1
 
@@ -226,7 +226,7 @@ async def test_client_asks_nothing_behind_our_back():
         for number in range(10):
             assert not await door.has_object(f"missing-{number}", "results/", "report.html")
         await create_work(door)
-        await door.delete_bucket(WORK, job_uid=UID)
+        await door.delete_bucket(WORK, owner=OWNER)
         await door.list_buckets("intervene-dev-")
 
         assert service.counters["objects.list"] == 10 + 1

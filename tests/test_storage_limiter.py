@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
-from storage_builders import JOB_ID, UID, open_door
+from storage_builders import OWNER, open_door
 
 from pyvatti.errors import Unavailable
 from pyvatti.sandbox.storage import StorageStandIn
@@ -105,11 +105,11 @@ async def test_many_jobs_pass_a_service_that_limits_the_rate():
         turns = Turns(0.06)
 
         async def live(name: str) -> None:
-            create = partial(door.create_bucket, job_id=JOB_ID, job_uid=UID, purpose="work")
+            create = partial(door.create_bucket, owner=OWNER, purpose="work")
             await turns.make(name, partial(create, name))
             service.put_object(name, "data/genome", b"acgt")
-            await door.empty_bucket(name, job_uid=UID)
-            await turns.make(name, partial(door.delete_bucket, name, job_uid=UID))
+            await door.empty_bucket(name, owner=OWNER)
+            await turns.make(name, partial(door.delete_bucket, name, owner=OWNER))
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             for number in range(8):
@@ -126,9 +126,9 @@ async def test_without_turns_the_service_refuses():
     service = StorageStandIn(rate_limit=True)
     async with service, open_door(service.url) as door:
         for name in ("first-bucket", "second-bucket"):
-            await door.create_bucket(name, job_id=JOB_ID, job_uid=UID, purpose="work")
+            await door.create_bucket(name, owner=OWNER, purpose="work")
 
         with pytest.raises(Unavailable, match="429"):
-            await door.create_bucket("third-bucket", job_id=JOB_ID, job_uid=UID, purpose="work")
+            await door.create_bucket("third-bucket", owner=OWNER, purpose="work")
 
         assert list(service.buckets) == ["first-bucket", "second-bucket"]

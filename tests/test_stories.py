@@ -1,16 +1,18 @@
 """Whole stories: the running service on the sandbox, seen through its API and the world."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kubectl_calls import Kubectl, lines
 from stage import JOB, Stage, launch_body, payload, stage
 
 from pyvatti.sandbox.kube.jobcontroller import KueueStandIn
 from pyvatti.sandbox.kube.resources import EVENTS, JOBS, PODS, RESOURCEQUOTAS
 
 BASE = JOB.lower()
-WORK, RESULTS = f"intervene-dev-{BASE}-work", f"intervene-dev-{BASE}-results"
+RESULTS = f"intervene-dev-{BASE}-results"
 REFUSED = '{"kind": "Status", "code": 422, "reason": "Invalid", "message": "no"}'
 OTHER = "INTP00000000514"
 
@@ -248,15 +250,14 @@ def notes(on: Stage) -> list[str]:
 
 async def test_fault_11_a_bucket_name_taken_by_somebody_else_fails_the_job_and_stays():
     async with stage() as on:
-        on.world.storage.add_bucket(WORK, project="somebody-else")
+        on.world.storage.add_bucket(RESULTS, project="somebody-else")
         await on.launch()
         shown = await on.until_finished()
 
         assert shown["state"] == "Failed"
         assert shown["verdict"]["reason"] == "MakeBucketRefused"
         assert on.told() == ["failed"]
-        assert WORK in on.world.storage.buckets
-        assert RESULTS not in on.world.storage.buckets
+        assert list(on.world.storage.buckets) == [RESULTS]
 
 
 async def test_fault_11_a_bucket_that_is_refused_fails_the_job_once_and_leaves_nothing():
@@ -387,7 +388,7 @@ async def test_fault_39_failing_clean_up_does_not_block_the_notification():
         on.world.storage.faults.add("DELETE", ".*", "status", status=503)
         await on.launch()
         await on.until(lambda: on.told() == ["failed"], "the backend is told")
-        assert WORK in on.world.storage.buckets
+        assert on.world.work_bucket(BASE)
 
         on.world.storage.faults.clear()
 
@@ -488,22 +489,28 @@ async def test_fault_45_no_secret_is_in_any_object_but_secrets():
         assert [value for value in values if any(value in text for text in seen)] == []
 
 
-async def test_describe_tells_the_story_by_events_on_the_job():
+async def test_describe_tells_the_story_by_events_on_the_job(tmp_path: Path):
     async with stage() as on:
         await on.launch()
         await on.until_finished()
-        reasons = ["Accepted", "BucketMade", "Released", "Succeeded", "Stopping", "BucketRemoved"]
+        reasons = {"Accepted", "BucketMade", "Released", "Succeeded", "Stopping", "BucketRemoved"}
 
-        def told() -> set[str]:
-            return {item["reason"] for item in on.world.kube.store.list(EVENTS)}
+        await on.until(lambda: reasons <= set(on.events()), f"{reasons} are told")
+        shown = await Kubectl(on.world, tmp_path).ok(
+            *("events", "--namespace", on.world.namespace, "--for", f"job/{BASE}")
+        )
 
-        await on.until(lambda: set(reasons) <= told(), f"{reasons} are told")
+        rows = lines(shown)[1:]
+        assert reasons <= {row[2] for row in rows}
+        assert {row[3] for row in rows} == {f"Job/{BASE}"}
 
 
 async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_proven():
     async with stage("slow", speed=40.0) as on:
         await on.launch()
         live = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
+        await on.until(lambda: bool(on.world.work_bucket(BASE)), "the work bucket is made")
+        work = on.world.work_bucket(BASE)
         await on.until_finished()
 
         report = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
@@ -514,12 +521,12 @@ async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_pro
             f"secret/{BASE}",
             f"secret/{BASE}-transfer",
             f"pods/{BASE}",
-            f"bucket/{WORK}/work/transfer",
-            f"bucket/{WORK}",
+            f"bucket/{work}/work/transfer",
+            f"bucket/{work}",
         }
         assert all(item["proven_absent_at"] for item in removed.values())
-        assert removed[f"bucket/{WORK}"]["objects"] > 0
-        assert removed[f"bucket/{WORK}"]["bytes"] > 0
+        assert removed[f"bucket/{work}"]["objects"] > 0
+        assert removed[f"bucket/{work}"]["bytes"] > 0
         assert report["kept"] == [f"bucket/{RESULTS}", f"configmap/{BASE}-record"]
 
 
@@ -537,11 +544,12 @@ async def test_a_job_in_its_clean_up_shows_what_is_removed_already():
                 await asyncio.sleep(0.01)
 
         report = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
+        work = on.world.work_bucket(BASE)
         assert report["complete"] is False
-        assert f"bucket/{WORK}" not in [item["resource"] for item in report["removed"]]
+        assert f"bucket/{work}" not in [item["resource"] for item in report["removed"]]
         on.world.storage.faults.clear()
         await on.until_finished()
-        assert f"bucket/{WORK}" in await removed()
+        assert f"bucket/{work}" in await removed()
 
 
 async def test_an_event_the_backend_never_took_can_be_delivered_again():

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx import AsyncClient
-from stage import FAST, JOB, Stage, stage
+from stage import FAST, JOB, Stage, service_on, stage
 
-from pyvatti.demo import Running, serve_in_loop
 from pyvatti.sandbox.driver_plans import PLANS, by_job
 from pyvatti.sandbox.kube.resources import JOBS, PODS, SECRETS
 from pyvatti.sandbox.world import World
@@ -22,12 +20,13 @@ OURS = {
     "job-id": "intp00000000777",
     "job-uid": "00000000-0000-4000-8000-000000000777",
 }
-NAME = "intervene-dev-intp00000000777-work"
+NAME = "intervene-dev-intp00000000777-work-00000000"
 
 
 def plant(on: Stage, name: str = NAME, created: datetime = LONG_AGO, **labels: str) -> str:
     """Put a bucket into the world as somebody left it."""
-    bucket = on.world.storage.add_bucket(name, labels=OURS | labels)
+    ours = OURS | {"namespace-uid": on.world.namespace_uid}
+    bucket = on.world.storage.add_bucket(name, labels=ours | labels)
     bucket.created = created
     return name
 
@@ -133,7 +132,7 @@ def strip(manifest: dict[str, Any], created: datetime = LONG_AGO) -> None:
 
 LEFT = {
     "app.kubernetes.io/managed-by": "pyvatti",
-    "app.kubernetes.io/instance": "pyvatti",
+    "hattivatti.geneticscores.org/instance": "pyvatti",
     "app.kubernetes.io/component": "driver",
     "hattivatti.geneticscores.org/job-id": "intp00000000777",
     "hattivatti.geneticscores.org/job-uid": OURS["job-uid"],
@@ -224,7 +223,9 @@ async def test_a_bucket_stays_while_a_pod_of_its_job_may_still_write_into_it():
     "labels",
     [
         pytest.param({"app.kubernetes.io/managed-by": "somebody"}, id="somebody else's"),
-        pytest.param({"app.kubernetes.io/instance": "other"}, id="of another installation"),
+        pytest.param(
+            {"hattivatti.geneticscores.org/instance": "other"}, id="of another installation"
+        ),
         pytest.param({"hattivatti.geneticscores.org/job-uid": ""}, id="without the uid of a job"),
     ],
 )
@@ -260,8 +261,7 @@ async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_pat
                 for name, value in (world.environment(tmp_path) | FAST | SWEEPING).items()
             }
         )
-        async with serve_in_loop(settings) as url, AsyncClient(base_url=url) as client:
-            on = Stage(Running(world, url, client))
+        async with service_on(world, settings) as on:
             await on.until_ready()
             await on.launch()
             await on.until_state("Created")
@@ -272,10 +272,9 @@ async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_pat
             lambda job: job["metadata"]["labels"].pop("app.kubernetes.io/managed-by"),
         )
 
-        async with serve_in_loop(settings) as url, AsyncClient(base_url=url) as client:
-            on = Stage(Running(world, url, client))
+        async with service_on(world, settings) as on:
             await on.until_ready()
-            unseen = await client.get(f"/jobs/{JOB}")
+            unseen = await on.client.get(f"/jobs/{JOB}")
             shown = await on.until_finished()
 
         assert unseen.status_code == 404

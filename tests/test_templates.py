@@ -2,7 +2,14 @@
 
 import pytest
 from jinja2 import Environment, nodes
-from rendering_samples import SECRETS, files_of, names, request, settings
+from rendering_samples import (
+    SECRETS,
+    WHOSE,
+    files_of,
+    names,
+    request,
+    settings,
+)
 
 from pyvatti.errors import ConfigurationError
 from pyvatti.manifests import Renderer
@@ -60,7 +67,7 @@ def test_packaged_templates_pass_the_check():
 def test_an_operators_file_wins_and_the_rest_stays(tmp_path):
     renderer = overlay(tmp_path, "google-batch/scm.j2", "// {{ names.base | groovy }}\n")
 
-    files = files_of(renderer.driver_secret(request(), names(), "uid"))
+    files = files_of(renderer.driver_secret(request(), names(), WHOSE))
 
     assert files["scm"] == "// 'intp00000000513'\n"
     assert files["transfer.config"].startswith("// Nextflow configuration")

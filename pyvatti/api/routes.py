@@ -15,7 +15,7 @@ from pyvatti.api.access import read_body, require_json
 from pyvatti.api.problems import answers, status_of
 from pyvatti.api.service import Service
 from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError, Rejected, Unavailable
-from pyvatti.jobs import names_for
+from pyvatti.jobs import id_names
 from pyvatti.launch import LaunchRequest, parse_launch
 from pyvatti.lifecycle.reading import DeletionReport, JobLine, JobView
 from pyvatti.lifecycle.redelivery import redeliver
@@ -205,7 +205,7 @@ async def read_log(
     """Stream a container's log while it lives."""
     service = _service(request)
     service.doors.cache.require_synced()
-    names = names_for(job_id, service.doors.settings.namespace)
+    names = id_names(job_id, service.doors.settings.namespace)
     job = service.doors.cache.job(names.base)
     pods = service.doors.cache.pods(job.uid) if job is not None else ()
     if not pods:

@@ -11,12 +11,13 @@ from pyvatti.jobs.annotations import (
     parse,
 )
 from pyvatti.jobs.bounds import read_time
-from pyvatti.jobs.names import names_for, run_name
+from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
     finalizer_patch,
     identity_patch,
+    name_marks,
     outbox_patch,
     queue_patch,
     queued_patch,
@@ -28,17 +29,20 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job
+from pyvatti.jobs.reading import read_job, why_not_ours
 
 __all__ = [
     "Unreadable",
     "add_notice",
+    "bucket_prefix",
     "created_patch",
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",
     "finalizer_patch",
+    "id_names",
     "identity_patch",
+    "name_marks",
     "names_for",
     "outbox_patch",
     "parse",
@@ -50,8 +54,8 @@ __all__ = [
     "release_patch",
     "repair_patch",
     "restore_patch",
-    "run_name",
     "transition_patch",
+    "why_not_ours",
     "withdrawal_patch",
     "witness_patch",
 ]

@@ -1,20 +1,37 @@
-"""PURE: the names of everything a job makes, derived from its id and the namespace."""
+"""PURE: the names of everything a job makes, derived from its id, its uid and the namespace.
 
-from pyvatti.models import Names
+Names are never read from an object: anybody may have edited it.
+"""
+
+from pyvatti.models import IdNames, Names
+
+UID_PART = 8  # characters of the Job's uid in the names of its run and its work bucket
+NAMESPACE_PART = 33  # characters of the namespace before them: 63 are allowed in all
 
 
-def run_name(namespace: str, base: str, attempt: int = 1) -> str:
-    """Name a run in Nextflow and Seqera: `{namespace}-{base}`, from the second attempt on `-a2`."""
-    return f"{namespace}-{base}" + (f"-a{attempt}" if attempt > 1 else "")
-
-
-def names_for(job_id: str, namespace: str) -> Names:
-    """Name everything a job makes; `job_id` as on the wire (`INTP00000000513`)."""
+def id_names(job_id: str, namespace: str) -> IdNames:
+    """Name what follows from the id alone; `job_id` as on the wire or in lower case."""
     base = job_id.lower()
+    return IdNames(job_id=job_id.upper(), base=base, results_bucket=f"{namespace}-{base}-results")
+
+
+def names_for(job_id: str, namespace: str, uid: str) -> Names:
+    """Name everything the Job with this uid makes."""
+    known = id_names(job_id, namespace)
+    stem, part = f"{bucket_prefix(namespace)}{known.base}", uid[:UID_PART]
     return Names(
-        job_id=job_id.upper(),
-        base=base,
-        run_name=run_name(namespace, base),
-        work_bucket=f"{namespace}-{base}-work",
-        results_bucket=f"{namespace}-{base}-results",
+        job_id=known.job_id,
+        base=known.base,
+        results_bucket=known.results_bucket,
+        uid=uid,
+        run_name=f"{stem}-{part}",
+        work_bucket=f"{stem}-work-{part}",
     )
+
+
+def bucket_prefix(namespace: str) -> str:
+    """Give what the names of all work buckets and runs of a namespace begin with.
+
+    Other namespaces may share it: it proves nothing.
+    """
+    return f"{namespace[:NAMESPACE_PART].rstrip('-')}-"

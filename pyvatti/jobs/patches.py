@@ -7,7 +7,7 @@ from typing import Any
 
 from pyvatti import labels
 from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict, dump_witness
-from pyvatti.models import Delivery, Event, Job, Manifest, Notice, Pod, State, Verdict
+from pyvatti.models import Delivery, Event, Job, Manifest, Names, Notice, Pod, State, Verdict
 
 EVENT_OF = {
     State.DEPLOYED: Event.DEPLOYED,
@@ -44,7 +44,7 @@ def add_notice(job: Job, verdict: Verdict, now: datetime) -> tuple[Notice, ...]:
 
 def transition_patch(job: Job, verdict: Verdict, now: datetime, witness: Pod | None) -> Manifest:
     """Enter a state: label, time, verdict, witness and the event for the backend in one write."""
-    annotations = {
+    annotations = name_marks(job.names) | {
         labels.TRANSITIONS: dump_transitions(_entered(job, verdict.state, now)),
         labels.VERDICT: dump_verdict(verdict),
         labels.OUTBOX: dump_outbox(add_notice(job, verdict, now)),
@@ -62,12 +62,14 @@ def release_patch(job: Job, now: datetime) -> Manifest:
 def created_patch(job: Job, now: datetime) -> Manifest:
     """Enter Created for a Job that somebody else (Kueue) has released."""
     transitions = {labels.TRANSITIONS: dump_transitions(_entered(job, State.CREATED, now))}
-    return _patch(job, transitions, labels={labels.STATE: State.CREATED.value})
+    annotations = name_marks(job.names) | transitions
+    return _patch(job, annotations, labels={labels.STATE: State.CREATED.value})
 
 
 def queued_patch(job: Job) -> Manifest:
     """Note that the accept was seen complete, for a job that has to wait for its slot."""
-    return _patch(job, {labels.TRANSITIONS: dump_transitions({State.REQUESTED: job.accepted_at})})
+    transitions = dump_transitions({State.REQUESTED: job.accepted_at})
+    return _patch(job, name_marks(job.names) | {labels.TRANSITIONS: transitions})
 
 
 def queue_patch(job: Job, queue: str) -> Manifest:
@@ -102,16 +104,27 @@ def restore_patch(job: Job) -> Manifest:
     return patch
 
 
-def repair_patch(job: Job) -> Manifest:
-    """Put back what an operator edited away: our finalizer, the state label."""
-    patch = _patch(job, {}, labels={labels.STATE: job.state.value})
+def repair_patch(job: Job, identity: Mapping[str, str]) -> Manifest:
+    """Put back what somebody edited: our finalizer, labels, the names that are derived."""
+    marks = {**identity, labels.JOB_ID: job.names.base, labels.STATE: job.state.value}
+    patch = _patch(job, name_marks(job.names), labels=marks)
     patch["metadata"]["finalizers"] = [*_others(job), labels.FINALIZER]
     return patch
 
 
 def identity_patch(job: Job, identity: Mapping[str, str]) -> Manifest:
     """Put back the labels by which we find the Job, which somebody edited away."""
-    return _patch(job, {}, labels={**identity, labels.STATE: job.state.value})
+    marks = {**identity, labels.JOB_ID: job.names.base, labels.STATE: job.state.value}
+    return _patch(job, {}, labels=marks)
+
+
+def name_marks(names: Names) -> dict[str, str]:
+    """Give the annotations that name a job's run and buckets, for people."""
+    return {
+        labels.RUN_NAME: names.run_name,
+        labels.WORK_BUCKET: names.work_bucket,
+        labels.RESULTS_BUCKET: names.results_bucket,
+    }
 
 
 def finalizer_patch(job: Job) -> Manifest:

@@ -31,7 +31,7 @@ def read_pod(raw: Manifest, clean: Clean = clean_unknown) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
-        job_uid=(metadata.get("labels") or {}).get(labels.CONTROLLER_UID, ""),
+        job_uid=labels.owner_uid(raw),
         phase=_word(status.get("phase")) or "Pending",
         reason=_word(status.get("reason")),
         message=_text(status.get("message"), clean),

@@ -4,8 +4,8 @@ Tolerant: an annotation somebody broke counts as absent and is named in `broken`
 derived from the rest of the object is derived, so one odd object stops nothing.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -22,12 +22,14 @@ from pyvatti.jobs.annotations import (
 )
 from pyvatti.jobs.bounds import read_time
 from pyvatti.jobs.names import names_for
-from pyvatti.jobs.patches import EVENT_OF
-from pyvatti.models import Job, Manifest, Names, Notice, State, Verdict
+from pyvatti.jobs.patches import EVENT_OF, name_marks
+from pyvatti.models import Installation, Job, Manifest, Names, Notice, State, Verdict
 
 _STATE_OF = {event: state for state, event in EVENT_OF.items()}
 _ORDER = tuple(State)
 _T = TypeVar("_T")
+JOB_NAME = re.compile(r"intp[0-9]{1,11}")
+REQUEST_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def read_job(
@@ -48,11 +50,13 @@ def read_job(
     said = _Annotations(annotations, clean) if known is None else known
     verdict, transitions, outbox = said.verdict, said.transitions, said.outbox
     ended = _terminal_condition(status)
+    names = names_for(metadata["name"], metadata["namespace"], metadata["uid"])
+    state = _read_state(metadata, verdict, transitions, outbox)
     return Job(
-        names=_read_names(metadata, annotations),
+        names=names,
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
-        state=_read_state(metadata, verdict, transitions, outbox),
+        state=state,
         accepted_at=read_time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC),
         request_hash=annotations.get(labels.REQUEST_HASH, ""),
         suspended=bool(spec.get("suspend")),
@@ -70,6 +74,7 @@ def read_job(
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
         withdrawn=labels.WITHDRAWN in annotations,
         label=(metadata.get("labels") or {}).get(labels.STATE, ""),
+        edited=_edited(metadata, names, state),
     )
 
 
@@ -92,13 +97,37 @@ class _Annotations:
             return None
 
 
-def _read_names(metadata: Mapping[str, Any], annotations: Mapping[str, str]) -> Names:
-    names = names_for(metadata["name"], metadata["namespace"])
-    return replace(
-        names,
-        run_name=annotations.get(labels.RUN_NAME) or names.run_name,
-        work_bucket=annotations.get(labels.WORK_BUCKET) or names.work_bucket,
-        results_bucket=annotations.get(labels.RESULTS_BUCKET) or names.results_bucket,
+def why_not_ours(raw: Manifest, installation: Installation) -> str:
+    """Say why a Job that our selector finds is not this installation's; empty where it is.
+
+    A copy, a Job restored elsewhere and a forged one say another Namespace or another id.
+    """
+    metadata = raw["metadata"]
+    marks = metadata.get("labels") or {}
+    if not labels.is_of(raw, installation):
+        found = marks.get(labels.NAMESPACE_UID)
+        return (
+            f"label namespace-uid is {found}, not this Namespace's"
+            if found
+            else "no label namespace-uid"
+        )
+    if not JOB_NAME.fullmatch(metadata["name"]):
+        return "its name is no job id"
+    if marks.get(labels.JOB_ID) != metadata["name"]:
+        return "label job-id does not agree with its name"
+    if not REQUEST_HASH.fullmatch((metadata.get("annotations") or {}).get(labels.REQUEST_HASH, "")):
+        return "annotation request-hash is missing or no hash"
+    return ""
+
+
+def _edited(metadata: Mapping[str, Any], names: Names, state: State) -> tuple[str, ...]:
+    """Name the annotations that say otherwise than what is derived; from Created on all stand."""
+    annotations = metadata.get("annotations") or {}
+    absent_is_fine = state is State.REQUESTED
+    return tuple(
+        key.removeprefix(f"{labels.PREFIX}/")
+        for key, value in name_marks(names).items()
+        if annotations.get(key, value if absent_is_fine else None) != value
     )
 
 

@@ -8,12 +8,14 @@ from pyvatti.kube.client import (
     EVENTS,
     JOBS,
     LEASES,
+    NAMESPACES,
     PODS,
     SECRETS,
     Kind,
     KubeClient,
     Page,
 )
+from pyvatti.kube.home import Home
 from pyvatti.kube.informer import Informer, WatchLimits
 from pyvatti.kube.lease import Elector
 from pyvatti.kube.transport import Limits
@@ -23,9 +25,11 @@ __all__ = [
     "EVENTS",
     "JOBS",
     "LEASES",
+    "NAMESPACES",
     "PODS",
     "SECRETS",
     "Elector",
+    "Home",
     "Informer",
     "Kind",
     "KubeClient",

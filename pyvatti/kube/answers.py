@@ -3,7 +3,6 @@
 No requests and no waiting here.
 """
 
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
 
@@ -24,10 +23,10 @@ from pyvatti.errors import (
 )
 from pyvatti.jobs import read_time
 from pyvatti.models import ClusterEvent, Manifest
+from pyvatti.rest import LONGEST_PAUSE, retry_after, whole_seconds
 
 # An object is at most 1.5 MiB in etcd; as JSON of a watch event it may pass 4 MiB.
 LINE_LIMIT = 32 * 2**20
-RETRY_AFTER_LIMIT = 300.0
 
 
 class Expired(TransientError):
@@ -140,7 +139,7 @@ def error_for(
     if not private:
         words = str(detail.get("message") or "") if detail else body[:512].decode(errors="replace")
         text = f"{text}: {trim(words)}" if words else text
-    wait = _retry_after(headers, detail)
+    wait = _asked_pause(headers, detail)
     if status == 403:
         return _forbidden(detail or {}, text)
     if status == 409:
@@ -181,13 +180,13 @@ def _forbidden(detail: dict[str, Any], text: str) -> PyvattiError:
     return QuotaExceeded(text) if "exceeded quota" in message else Denied(text)
 
 
-def _retry_after(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:
-    """Read the wait in seconds from the header or the Status; a date there is ignored."""
-    inside = _part(detail or {}, "details").get("retryAfterSeconds")
-    for value in (headers.get("Retry-After"), inside):
-        if value is not None and re.fullmatch(r"\d{1,9}", str(value)):
-            return min(float(value), RETRY_AFTER_LIMIT)
-    return None
+def _asked_pause(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:
+    """Read the wait in seconds from the header, else from the Status."""
+    asked = retry_after(headers, most=LONGEST_PAUSE)
+    if asked is None:
+        inside = _part(detail or {}, "details").get("retryAfterSeconds")
+        asked = whole_seconds(str(inside), most=LONGEST_PAUSE)
+    return asked
 
 
 def read_cluster_event(item: Manifest) -> ClusterEvent:

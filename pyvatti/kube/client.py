@@ -58,6 +58,7 @@ CONFIGMAPS = Kind("configmaps", "", "v1", "ConfigMap")
 PODS = Kind("pods", "", "v1", "Pod")
 EVENTS = Kind("events", "events.k8s.io", "v1", "Event")
 LEASES = Kind("leases", "coordination.k8s.io", "v1", "Lease")
+NAMESPACES = Kind("namespaces", "", "v1", "Namespace")  # only our own is read, see `own_namespace`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,15 @@ class KubeClient:
         """Read one object; None only when the API server itself says that it does not exist."""
         try:
             return read_stored(await self._send("GET", kind, name, idempotent=True))
+        except NotFound:
+            return None
+
+    async def own_namespace(self) -> Manifest | None:
+        """Read the Namespace this client works in; None only when the API server says so."""
+        path = f"/api/{NAMESPACES.version}/namespaces/{quote(self.namespace, safe='')}"
+        call = Call(method="GET", path=path, idempotent=True)
+        try:
+            return read_stored(await self._transport.exchange(call))
         except NotFound:
             return None
 
@@ -268,6 +278,7 @@ class KubeClient:
             "group": kind.group,
             "resource": kind.plural,
             "subresource": subresource,
+            "name": self.namespace if kind is NAMESPACES else "",
         }
         call = Call(
             method="POST",

@@ -114,11 +114,19 @@ class Hands:
                 log.info("job let go", state=job.state.value)
                 return replace(done, let_go=True)
             case act.Repair():
-                await self._writer.patch(job, jobs.repair_patch)
-                self._writer.note(job, "Repaired", "a label or finalizer was edited and is back")
+                await self._repair(job)
             case _:
                 assert_never(step)
         return done
+
+    async def _repair(self, job: Job) -> None:
+        identity = labels.identity(self._doors.installation, labels.DRIVER)
+        await self._writer.patch(job, lambda now_job: jobs.repair_patch(now_job, identity))
+        what = ", ".join(job.edited) or "a label or finalizer"
+        log.warning("job was edited and is repaired", what=what)
+        self._writer.note(
+            job, "Repaired", f"edited and put back, never followed: {what}", warning=True
+        )
 
     def _let_go(self, job: Job) -> Manifest:
         if job.pending:
@@ -184,14 +192,14 @@ class Hands:
         purpose: Purpose = "work" if name == job.names.work_bucket else "results"
         with minding_the_rate(self._doors):
             await self._doors.storage.create_bucket(
-                name, job_id=job.names.base, job_uid=job.uid, purpose=purpose
+                name, owner=self._doors.owner(job), purpose=purpose
             )
         log.info("bucket made", bucket=name)
         self._writer.note(job, "BucketMade", f"bucket {name} is made")
         return replace(done, buckets=done.buckets | {name})
 
     async def _make_transfer_secret(self, job: Job, done: Progress) -> Progress:
-        secret = self._doors.renderer.transfer_secret(job.names, job.uid)
+        secret = self._doors.renderer.transfer_secret(job.names, self._doors.installation)
         try:
             await self._doors.kube.create(SECRETS, secret)
         except AlreadyExists:

@@ -16,6 +16,7 @@ import structlog
 
 from pyvatti import foreign
 from pyvatti.errors import PermanentError, PyvattiError, TransientError
+from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
@@ -55,6 +56,7 @@ class JobActor:
         self._changed = asyncio.Event()
         self._failures = 0
         self._faults: set[str] = set()
+        self.guard = Guard("actor")
 
     def poke(self) -> None:
         """Make a pass soon: something about the job changed."""
@@ -98,6 +100,7 @@ class JobActor:
             self._set_resting(resting=True)
             return self._back_off(error)
         self._failures = 0
+        self.guard.forget(self.base)
         self._doors.limiter.cancel(self.base)  # at rest it waits for no turn: others are next
         self._set_resting(resting=False)
         return delay, 0.0
@@ -115,7 +118,7 @@ class JobActor:
         if isinstance(error, PyvattiError):
             log.warning("pass failed", error=str(error), kind=type(error).__name__, again_in=pause)
         else:
-            log.error("pass broke", again_in=pause, exc_info=error)
+            self.guard.note(self.base, error)
         return pause, min(LEAST_PAUSE, pause)
 
     async def _pass(self) -> float | None:
@@ -198,7 +201,7 @@ class JobActor:
         if fresh:
             names = ", ".join(sorted(fresh))
             log.error("annotations not understood", names=names)
-            metrics.step_errors.labels("Read", "Unreadable").inc()
+            metrics.unexpected.labels("actor", "Unreadable").inc()
             self._hands.warn(job, "AnnotationUnreadable", f"{names}: not readable and left out")
 
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:

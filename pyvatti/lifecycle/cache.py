@@ -6,69 +6,35 @@ Fed by two informers; memory grows with live jobs alone.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from typing import NoReturn
 
 import structlog
 
-from pyvatti import foreign, labels
+from pyvatti import labels
 from pyvatti.errors import Unavailable
-from pyvatti.jobs import read_job, read_pod
-from pyvatti.kube import JOBS, PODS, Informer, KubeClient, WatchLimits
-from pyvatti.lifecycle.personal import Personal, read_request
+from pyvatti.guard import Guard
+from pyvatti.jobs import read_job, read_pod, why_not_ours
+from pyvatti.kube import JOBS, PODS, Home, Informer, KubeClient, WatchLimits
+from pyvatti.lifecycle.personal import Personal
+from pyvatti.lifecycle.slimming import merge, slim_job, slim_pod
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
-from pyvatti.settings import Settings
-from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[str], None]
-POD_METADATA = (
-    "name",
-    "uid",
-    "resourceVersion",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "finalizers",
-    "labels",
-)
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-MOST_NOTED = 1000  # odd objects that are spoken of
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
 
 
-def _merge(target: Manifest, patch: Manifest) -> Manifest:
-    """Apply a JSON merge patch (RFC 7396)."""
-    merged = {key: value for key, value in target.items() if patch.get(key, value) is not None}
-    for key, value in patch.items():
-        if isinstance(value, dict):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
-        elif value is not None:
-            merged[key] = value
-    return merged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """A Job that our selector finds and that is not this installation's, and why it is not."""
 
-
-def _slim_job(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: the pod's template is most of a Job's size."""
-    return {**raw, "spec": {"suspend": (raw.get("spec") or {}).get("suspend", False)}}
-
-
-def _slim_pod(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: a specification, and what controllers and nodes say at length."""
-    status = raw.get("status") or {}
-    kept = {key: status[key] for key in ("phase", "reason", "message") if key in status}
-    for key in ("initContainerStatuses", "containerStatuses"):
-        states = status.get(key) or ()
-        kept[key] = [{"name": item["name"], "state": item.get("state")} for item in states]
-    told = ("PodScheduled", "DisruptionTarget")
-    kept["conditions"] = [item for item in status.get("conditions") or () if item["type"] in told]
-    metadata = {key: raw["metadata"][key] for key in POD_METADATA if key in raw["metadata"]}
-    found = metadata.get("labels") or {}
-    metadata["labels"] = {labels.CONTROLLER_UID: found.get(labels.CONTROLLER_UID, "")}
-    return {"metadata": metadata, "status": kept}
+    name: str
+    uid: str
+    why: str
 
 
 class Cache:
@@ -77,18 +43,16 @@ class Cache:
     Listeners are called with a job's name (lower-case id) on every change of it or its pods.
     """
 
-    def __init__(
-        self, client: KubeClient, settings: Settings, limits: WatchLimits | None = None
-    ) -> None:
-        selector = labels.selector(settings.instance, labels.DRIVER)
-        self._client = client
+    def __init__(self, client: KubeClient, home: Home, limits: WatchLimits | None = None) -> None:
+        self._client, self._home = client, home
         self.personal = Personal()
+        selector = labels.selector(home.instance, labels.DRIVER)
         self.job_informer = Informer(
             client,
             JOBS,
             selector=selector,
             on_change=self._job_changed,
-            trim=_slim_job,
+            trim=slim_job,
             limits=limits,
         )
         self.pod_informer = Informer(
@@ -96,10 +60,11 @@ class Cache:
             PODS,
             selector=selector,
             on_change=self._pod_changed,
-            trim=_slim_pod,
+            trim=slim_pod,
             limits=limits,
         )
         self._jobs: dict[str, Job] = {}
+        self._foreign: dict[str, Foreign] = {}  # by name
         self._base_of: dict[str, str] = {}  # job uid -> job name
         self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
         self._vanished: dict[str, Pod] = {}  # job uid -> last pod that went
@@ -109,7 +74,17 @@ class Cache:
         self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
         self._removals: dict[str, tuple[Removal, ...]] = {}  # job uid -> what was removed here
         self._listeners: list[Listener] = []
-        self._unreadable: set[tuple[str, str]] = set()  # what was said of odd objects
+        self._guard = Guard("cache")
+
+    async def run_jobs(self) -> NoReturn:
+        """Follow the Jobs until cancelled, once it is known which are ours."""
+        await self._home.wait()
+        await self.job_informer.run()
+
+    async def run_pods(self) -> NoReturn:
+        """Follow the Pods until cancelled."""
+        await self._home.wait()
+        await self.pod_informer.run()
 
     def listen(self, listener: Listener) -> None:
         """Call the listener on every later change."""
@@ -135,7 +110,7 @@ class Cache:
         raw = self._lost.get(uid)
         if raw is None:
             return
-        if not (merged := _merge(raw, patch))["metadata"].get("finalizers"):
+        if not (merged := merge(raw, patch))["metadata"].get("finalizers"):
             self.drop_lost(uid)
             return
         self._keep(merged, Presence.GONE)
@@ -158,24 +133,20 @@ class Cache:
         return self.job_informer.synced and self.pod_informer.synced
 
     async def know(self, job: Job) -> None:
-        """Learn what must not be told of a job, once, and read its pods again with that.
-
-        No failure of it is an error: until it is known texts lose all that looks personal.
-        """
-        if self.personal.is_due(job):
-            self.note_request(job, await read_request(self._client, job))
+        """Learn what must not be told of a released job, once. No failure of it is an error."""
+        if await self.personal.read(self._client, job):
+            self._read_pods_again(job.uid)
 
     def note_request(self, job: Job, secret: Manifest | None) -> None:
-        """Learn from the driver's Secret of a job, whoever read it."""
+        """Learn the same from the driver's Secret, whoever read it."""
         if self.personal.learn(job.uid, secret):
-            for pod in self.pods(job.uid):
-                raw = self.pod_informer.get(pod.name)
-                if raw is not None and raw["metadata"]["uid"] == pod.uid:
-                    self._pod_changed(raw, raw)
+            self._read_pods_again(job.uid)
 
-    def about(self, job: Job) -> AbstractContextManager[None]:
-        """Keep what must not be told of a job out of all foreign text met inside."""
-        return foreign.about(partial(self.personal.of, job.uid))
+    def _read_pods_again(self, uid: str) -> None:
+        for pod in self.pods(uid):
+            raw = self.pod_informer.get(pod.name)
+            if raw is not None and raw["metadata"]["uid"] == pod.uid:
+                self._pod_changed(raw, raw)
 
     async def wait_synced(self) -> None:
         """Wait until both informers have read their first list."""
@@ -241,9 +212,13 @@ class Cache:
                 self._forget(old)
             return
         try:
-            job = read_job(new, self._known(old, new), self._cleaner(new["metadata"]["uid"]))
+            if self._set_aside(new):
+                return
+            job = read_job(
+                new, self._known(old, new), self.personal.cleaner(new["metadata"]["uid"])
+            )
         except UNREADABLE as error:
-            self._note_unreadable("job object not understood", new, error)
+            self._guard.note(_name_of(new), error)
             return
         before = self._jobs.get(job.names.base)
         if before is not None and before.presence is not Presence.SEEN:
@@ -251,6 +226,25 @@ class Cache:
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
+
+    def _set_aside(self, new: Manifest) -> bool:
+        """Leave a Job alone that is not ours; one that we know was edited and will be repaired."""
+        name, uid = new["metadata"]["name"], new["metadata"]["uid"]
+        if self.job(name, uid) is not None:
+            return False
+        why = why_not_ours(new, self._home.installation)
+        before = self._foreign.pop(name, None)
+        if not why:
+            return False
+        self._foreign[name] = Foreign(name=name, uid=uid, why=why)
+        if self._foreign[name] != before:
+            log.warning("job is not ours and is left alone", job=name, uid=uid, why=why)
+            self._announce(name)
+        return True
+
+    def foreign(self) -> list[Foreign]:
+        """Give the Jobs that our selector finds and that are not ours."""
+        return list(self._foreign.values())
 
     def _known(self, old: Manifest | None, new: Manifest) -> Job | None:
         """Give what was read of a Job before, if its annotations are still the same."""
@@ -265,6 +259,8 @@ class Cache:
 
     def _forget(self, old: Manifest) -> None:
         base, uid = old["metadata"]["name"], old["metadata"]["uid"]
+        if base in self._foreign and self._foreign[base].uid == uid:
+            del self._foreign[base]
         job = self.job(base, uid)
         if job is not None and self._is_unfinished is not None and self._is_unfinished(job):
             log.warning("job left our sight", job=base)
@@ -288,9 +284,9 @@ class Cache:
         if raw is None:
             return
         try:
-            pod = self._read_pod(raw)
+            pod = read_pod(raw, self.personal.pod_cleaner(labels.owner_uid(raw)))
         except UNREADABLE as error:
-            self._note_unreadable("pod object not understood", raw, error)
+            self._guard.note(_name_of(raw), error)
             return
         mine = self._pods.setdefault(pod.job_uid, {})
         if new is not None:
@@ -303,24 +299,6 @@ class Cache:
             del self._pods[pod.job_uid]
         if (base := self._base_of.get(pod.job_uid)) is not None:
             self._announce(base)
-
-    def _read_pod(self, raw: Manifest) -> Pod:
-        job_uid = (raw["metadata"].get("labels") or {}).get(labels.CONTROLLER_UID, "")
-        known = self.personal.of(job_uid)
-        return read_pod(raw, partial(foreign.clean_for, known, is_cut=True))
-
-    def _cleaner(self, uid: str) -> Callable[[str], str]:
-        """Give what cleans the annotations of a Job: they were clean when we wrote them."""
-        known = self.personal.of(uid)
-        return foreign.without_secrets if known is None else partial(foreign.clean_for, known)
-
-    def _note_unreadable(self, event: str, raw: Manifest, error: Exception) -> None:
-        """Say once of an object that it is not understood; nothing else suffers from it."""
-        name = str((raw.get("metadata") or {}).get("name"))
-        if (event, name) not in self._unreadable and len(self._unreadable) < MOST_NOTED:
-            self._unreadable.add((event, name))
-            log.error(event, name=name, error=type(error).__name__)
-            metrics.step_errors.labels("Read", type(error).__name__).inc()
 
     def _announce(self, base: str) -> None:
         for listener in tuple(self._listeners):
@@ -353,3 +331,7 @@ class Cache:
             if job.state.is_terminal and job.uid not in self._clean
         ]
         return min(ended, default=None)
+
+
+def _name_of(raw: Manifest) -> str:
+    return str((raw.get("metadata") or {}).get("name"))

@@ -42,7 +42,7 @@ class Clearing:
         names = job.names
         try:
             removal = await self._doors.storage.remove_folder(
-                names.work_bucket, names.transfer_folder, job_uid=job.uid
+                names.work_bucket, names.transfer_folder, owner=self._doors.owner(job)
             )
         except NotOurs:  # somebody edited its labels
             log.warning("bucket is not ours, staged files stay", bucket=names.work_bucket)
@@ -72,7 +72,8 @@ class Clearing:
         """Delete pods and Secrets that lost their owner; raise NotYet until none is left."""
         kube, names = self._doors.kube, job.names
         selector = f"{labels.CONTROLLER_UID}={job.uid}"
-        pods = (await kube.list_page(PODS, selector=selector)).items
+        listed = (await kube.list_page(PODS, selector=selector)).items
+        pods = [pod for pod in listed if labels.owner_uid(pod) == job.uid]
         for pod in pods:
             metadata = pod["metadata"]
             if not metadata.get("deletionTimestamp"):
@@ -86,12 +87,12 @@ class Clearing:
 
     async def remove_bucket(self, job: Job, name: str, done: Progress) -> Progress:
         """Empty and delete a bucket, in its turn; one that is not ours stays."""
-        storage = self._doors.storage
+        storage, owner = self._doors.storage, self._doors.owner(job)
         try:
-            if await storage.empty_bucket(name, job_uid=job.uid):
+            if await storage.empty_bucket(name, owner=owner):
                 take_turn(self._doors, job)
             with minding_the_rate(self._doors):
-                removal = await storage.delete_bucket(name, job_uid=job.uid)
+                removal = await storage.delete_bucket(name, owner=owner)
         except NotOurs:
             log.warning("bucket is not ours and stays", bucket=name)
             removal = Removal(resource=f"bucket/{name}", removed_at=None)
@@ -103,7 +104,10 @@ class Clearing:
     async def write_record(self, job: Job, done: Progress) -> Progress:
         """Write what happened into the record."""
         newest = self._doors.cache.job(job.names.base, job.uid) or job
-        record = records.build(self._doors.renderer, newest, done.removals, self._doors.clock())
+        whose = self._doors.installation
+        record = records.build(
+            self._doors.renderer, newest, whose, done.removals, self._doors.clock()
+        )
         try:
             await records.store(self._doors.kube, record)
         except NamespaceTerminating:

@@ -15,6 +15,7 @@ import structlog
 from pyvatti import foreign
 from pyvatti.backend import Answer, Reply
 from pyvatti.errors import PyvattiError
+from pyvatti.guard import Guard
 from pyvatti.jobs import outbox_patch
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.writing import JobWriter
@@ -48,6 +49,7 @@ class Courier:
         self._doors, self._writer = doors, writer
         self._changed = asyncio.Event()
         self._failures = 0
+        self.guard = Guard("courier")
 
     def poke(self) -> None:
         """Look at the outbox: the job changed."""
@@ -85,8 +87,8 @@ class Courier:
         except PyvattiError as error:
             log.warning("delivery not written back", error=str(error))
             return self._back_off(FIRST_BACKOFF, None)
-        except Exception:  # one bad job never stops the others
-            log.exception("delivery broke")
+        except Exception as error:  # noqa: BLE001 - one bad job never stops the others
+            self.guard.note(self.base, error)
             return self._back_off(BROKEN_BACKOFF, None)
 
     async def _deliver_next(self, job: Job) -> float:
@@ -102,6 +104,7 @@ class Courier:
                 return pause
         await self._write_back(job, notice)
         self._failures = 0
+        self.guard.forget(self.base)
         return 0.0
 
     def _judge(self, notice: Notice, reply: Reply) -> tuple[Notice, float]:

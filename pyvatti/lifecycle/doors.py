@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pyvatti.backend import Backend
-from pyvatti.kube import KubeClient, WatchLimits
+from pyvatti.kube import Home, KubeClient, WatchLimits
 from pyvatti.kube import Limits as KubeLimits
 from pyvatti.lifecycle.attempts import Attempts
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import utc_now
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.manifests import Renderer
+from pyvatti.models import Installation, Job, Owner
 from pyvatti.rest import Timeouts
 from pyvatti.seqera import Seqera
 from pyvatti.settings import Settings
@@ -45,6 +46,7 @@ class Doors:
 
     settings: Settings
     kube: KubeClient
+    home: Home
     storage: Storage
     limiter: BucketLimiter
     seqera: Seqera
@@ -55,3 +57,12 @@ class Doors:
     attempts: Attempts = field(default_factory=Attempts)
     limits: Limits = field(default_factory=Limits)
     clock: Clock = utc_now
+
+    @property
+    def installation(self) -> Installation:
+        """Which pyvatti this is. Raises Unavailable before its Namespace was read."""
+        return self.home.installation
+
+    def owner(self, job: Job) -> Owner:
+        """Say whose the buckets of a job are."""
+        return Owner(installation=self.installation, job_id=job.names.base, job_uid=job.uid)

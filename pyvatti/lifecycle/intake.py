@@ -19,14 +19,14 @@ from pyvatti.errors import (
     PyvattiError,
     Unavailable,
 )
-from pyvatti.jobs import names_for, queued_patch, read_job
+from pyvatti.jobs import id_names, queued_patch, read_job, why_not_ours
 from pyvatti.kube import JOBS, SECRETS
 from pyvatti.launch import LaunchRequest
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.withdrawing import is_stored, withdraw
 from pyvatti.manifests import redact
-from pyvatti.models import Job, Manifest, Names, Presence, State
+from pyvatti.models import IdNames, Job, Manifest, Presence, State
 
 log = structlog.get_logger(__name__)
 
@@ -49,11 +49,11 @@ class Intake:
         then nobody was promised anything and the job will not run.
         """
         began = time.monotonic()
-        names = names_for(request.job_id, self._doors.settings.namespace)
+        names = id_names(request.job_id, self._doors.settings.namespace)
         before = self._doors.cache.job(names.base)
         if before is not None and before.presence is Presence.GONE:
             raise Unavailable("what an earlier job of this id left is being removed", retry_after=5)
-        manifest = self._doors.renderer.job(request, names)
+        manifest = self._doors.renderer.job(request, self._doors.installation)
         try:
             raw = await self._doors.kube.create(JOBS, manifest)
         except AlreadyExists:
@@ -86,7 +86,7 @@ class Intake:
             raise
 
     async def _store(self, request: LaunchRequest, job: Job) -> None:
-        secret = self._doors.renderer.driver_secret(request, job.names, job.uid)
+        secret = self._doors.renderer.driver_secret(request, job.names, self._doors.installation)
         try:
             await self._doors.kube.create(SECRETS, secret)
         except AlreadyExists:
@@ -102,17 +102,17 @@ class Intake:
             if newest.state is State.REQUESTED and State.REQUESTED not in newest.transitions:
                 await withdraw(self._doors, newest)
 
-    async def _withdraw_lost(self, request: LaunchRequest, names: Names) -> None:
+    async def _withdraw_lost(self, request: LaunchRequest, names: IdNames) -> None:
         """Find and withdraw the Job of a create whose answer was lost."""
         raw = await self._doors.kube.get(JOBS, names.base)
         if raw is not None and read_job(raw).request_hash == request.fingerprint():
             await self._withdraw(read_job(raw))
 
-    async def _repeat(self, request: LaunchRequest, names: Names) -> str:
+    async def _repeat(self, request: LaunchRequest, names: IdNames) -> str:
         raw = await self._doors.kube.get(JOBS, names.base)
         if raw is None:
             raise Unavailable("the id was just released; try again", retry_after=1)
-        if not labels.is_of(raw, self._doors.settings.instance):
+        if why_not_ours(raw, self._doors.installation):
             raise JobExists("this id is the name of a Job that is not ours")
         job = read_job(raw)
         if job.withdrawn:
@@ -140,7 +140,7 @@ class Intake:
         if raw is None or raw["metadata"]["uid"] != job.uid or read_job(raw).withdrawn:
             raise Unavailable("an earlier launch of this id is being withdrawn", retry_after=2)
 
-    async def _refuse_finished(self, names: Names) -> None:
+    async def _refuse_finished(self, names: IdNames) -> None:
         """Raise JobFinished for an id that has a record."""
         if await records.find(self._doors.kube, names) is not None:
             raise JobFinished(FINISHED)
@@ -150,9 +150,9 @@ class Intake:
 
         Raises Rejected with the server's words, JobExists for a taken name, JobFinished.
         """
-        names = names_for(request.job_id, self._doors.settings.namespace)
+        names = id_names(request.job_id, self._doors.settings.namespace)
         await self._refuse_finished(names)
-        manifests = self._doors.renderer.everything(request, names)
+        manifests = self._doors.renderer.everything(request, self._doors.installation)
         for kind, manifest in zip((JOBS, SECRETS, SECRETS), manifests, strict=True):
             try:
                 await self._doors.kube.create(kind, manifest, dry_run=True)
@@ -166,7 +166,7 @@ class Intake:
 
         Raises JobNotFound, JobFinished.
         """
-        names = names_for(job_id, self._doors.settings.namespace)
+        names = id_names(job_id, self._doors.settings.namespace)
         for _ in range(CANCEL_TRIES):
             try:
                 return await self._cancel(names)
@@ -174,9 +174,9 @@ class Intake:
                 continue
         raise Unavailable("the job changes faster than it can be cancelled", retry_after=1)
 
-    async def _cancel(self, names: Names) -> None:
+    async def _cancel(self, names: IdNames) -> None:
         raw = await self._doors.kube.get(JOBS, names.base)
-        if raw is None or not labels.is_of(raw, self._doors.settings.instance):
+        if raw is None or why_not_ours(raw, self._doors.installation):
             await self._cancel_finished(names)
             return
         job = read_job(raw)
@@ -205,8 +205,8 @@ class Intake:
             raw = await self._doors.kube.merge_patch(JOBS, job.names.base, queued_patch(job))
             self._doors.cache.note_job(raw)
 
-    async def _cancel_finished(self, names: Names) -> None:
-        record = await records.find(self._doors.kube, names, self._doors.settings.instance)
+    async def _cancel_finished(self, names: IdNames) -> None:
+        record = await records.find(self._doors.kube, names, self._doors.installation)
         if record is None:
             raise JobNotFound(f"{names.job_id} is not known")
         _require_cancelled(record.verdict.reason if record.verdict else "")

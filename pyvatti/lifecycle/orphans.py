@@ -57,7 +57,7 @@ class Orphans:
     async def _restore_jobs(self) -> None:
         """Put labels back on Jobs of this installation that our selector does not find."""
         instance = self._doors.settings.instance
-        identity = labels.identity(instance, labels.DRIVER)
+        identity = labels.identity(self._doors.installation, labels.DRIVER)
         for raw in await self._listed(JOBS, f"{labels.JOB_ID},{labels.INSTANCE}={instance}"):
             metadata = raw["metadata"]
             held = labels.FINALIZER in (metadata.get("finalizers") or ())

@@ -9,7 +9,17 @@ from typing import NoReturn
 import structlog
 
 from pyvatti.errors import PyvattiError
-from pyvatti.kube import CONFIGMAPS, EVENTS, JOBS, LEASES, PODS, SECRETS, Kind, KubeClient
+from pyvatti.kube import (
+    CONFIGMAPS,
+    EVENTS,
+    JOBS,
+    LEASES,
+    NAMESPACES,
+    PODS,
+    SECRETS,
+    Kind,
+    KubeClient,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +31,7 @@ NEEDED: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     (CONFIGMAPS, "", ("create", "delete", "get", "list", "patch")),
     (EVENTS, "", ("create", "list")),
     (LEASES, "", ("create", "get", "update")),
+    (NAMESPACES, "", ("get",)),  # its own alone: whose uid tells this installation from others
 )
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds between two checks while something is missing
 

@@ -8,10 +8,12 @@ of a job that is not known texts lose all that looks personal (`foreign.clean_un
 import base64
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import InvalidRequest, PyvattiError
 from pyvatti.kube import SECRETS, KubeClient
 from pyvatti.launch import parse_launch
@@ -27,7 +29,7 @@ PAUSE = 30.0  # seconds between two looks for a Secret that could not be read
 
 
 class Personal:
-    """Redactors of live jobs by the Job's uid, the least lately used dropped first. No calls."""
+    """Redactors of live jobs by the Job's uid, the least lately used dropped first."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Redactor] = OrderedDict()
@@ -62,21 +64,28 @@ class Personal:
         self._bytes -= redactor.size if redactor is not None else 0
         self._asked.pop(uid, None)
 
-    def is_due(self, job: Job) -> bool:
-        """Tell whether the Secret of a job is to be read: it is released and not known."""
+    async def read(self, kube: KubeClient, job: Job) -> bool:
+        """Read the request of a released job that is not known; tell whether it is now.
+
+        Not again for a while if that fails. Then, and if the Secret is gone, the job stays unknown.
+        """
         if job.state is State.REQUESTED or job.uid in self._known:
             return False
         now = time.monotonic()
         if now < self._asked.get(job.uid, now - PAUSE) + PAUSE:
             return False
         self._asked[job.uid] = now
-        return True
+        try:
+            return self.learn(job.uid, await kube.get(SECRETS, job.names.base))
+        except PyvattiError as error:
+            log.info("request not read", job=job.names.base, error=str(error))
+            return False
 
+    def cleaner(self, uid: str) -> Callable[[str], str]:
+        """Give what cleans the annotations of a Job: they were clean when we wrote them."""
+        known = self.of(uid)
+        return foreign.without_secrets if known is None else partial(foreign.clean_for, known)
 
-async def read_request(kube: KubeClient, job: Job) -> Manifest | None:
-    """Read the driver's Secret of a job; None where it is gone or cannot be read now."""
-    try:
-        return await kube.get(SECRETS, job.names.base)
-    except PyvattiError as error:
-        log.info("request not read", job=job.names.base, error=str(error))
-        return None
+    def pod_cleaner(self, uid: str) -> Callable[[str], str]:
+        """Give what cleans the texts of a Job's pods; the end of a log begins anywhere."""
+        return partial(foreign.clean_for, self.of(uid), is_cut=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from pyvatti import labels
 from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError
-from pyvatti.jobs import names_for, read_time
+from pyvatti.jobs import id_names, read_time
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import (
@@ -93,11 +93,11 @@ class Reader:
     async def show(self, job_id: str) -> JobView:
         """Give everything about one job. Raises JobNotFound."""
         self._doors.cache.require_synced()
-        names = names_for(job_id, self._doors.settings.namespace)
+        names = id_names(job_id, self._doors.settings.namespace)
         job = self._doors.cache.job(names.base)
         if job is not None and not job.withdrawn:
             return await self._live(job)
-        record = await records.find(self._doors.kube, names, self._doors.settings.instance)
+        record = await records.find(self._doors.kube, names, self._doors.installation)
         if record is None:
             raise JobNotFound(f"{names.job_id} is not known")
         return _finished(record)
@@ -106,7 +106,7 @@ class Reader:
         """Give the deletion report of a job; of a live one it is not complete. JobNotFound."""
         view = await self.show(job_id)
         kept = [f"bucket/{view.results_bucket}"] if view.results_bucket else []
-        names = names_for(view.id, self._doors.settings.namespace)
+        names = id_names(view.id, self._doors.settings.namespace)
         return DeletionReport(
             id=view.id,
             complete=not view.live,

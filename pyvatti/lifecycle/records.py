@@ -14,13 +14,28 @@ from pyvatti.errors import AlreadyExists, Conflict, NotOurs
 from pyvatti.jobs import Unreadable, parse, read_time
 from pyvatti.kube import CONFIGMAPS, KubeClient
 from pyvatti.manifests import Renderer
-from pyvatti.models import Job, Manifest, Names, Record, Removal, State, lost_events
+from pyvatti.models import (
+    IdNames,
+    Installation,
+    Job,
+    Manifest,
+    Record,
+    Removal,
+    State,
+    lost_events,
+)
 
 KEY = "record.json"
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
-def build(renderer: Renderer, job: Job, removals: tuple[Removal, ...], now: datetime) -> Manifest:
+def build(
+    renderer: Renderer,
+    job: Job,
+    whose: Installation,
+    removals: tuple[Removal, ...],
+    now: datetime,
+) -> Manifest:
     """Make the record of a finished job."""
     record = Record(
         job_id=job.names.job_id,
@@ -38,7 +53,7 @@ def build(renderer: Renderer, job: Job, removals: tuple[Removal, ...], now: date
         removals=removals,
     )
     data = {KEY: dump(record)}
-    manifest = renderer.record(job.names, uid=job.uid, state=job.state, data=data)
+    manifest = renderer.record(job.names, whose, state=job.state, data=data)
     marks = manifest["metadata"].setdefault("annotations", {})
     # lists read metadata alone
     marks[labels.ACCEPTED_AT] = job.accepted_at.isoformat()
@@ -90,20 +105,22 @@ async def store(client: KubeClient, record: Manifest) -> None:
         await client.merge_patch(CONFIGMAPS, name, patch)
 
 
-async def find(client: KubeClient, names: Names, instance: str = "") -> Record | None:
+async def find(
+    client: KubeClient, names: IdNames, whose: Installation | None = None
+) -> Record | None:
     """Look up the record of a job; None only where there is definitely none.
 
-    With an instance, only a record of that installation: another one in the namespace answers for
-    its own jobs. A record nobody can read still says that the id is finished: its name and labels
+    With an installation, only a record of that one: another in the namespace answers for its own
+    jobs. A record nobody can read still says that the id is finished: its name and labels
     are enough.
     """
     raw = await client.get(CONFIGMAPS, names.record)
-    if raw is None or (instance and not labels.is_of(raw, instance)):
+    if raw is None or (whose is not None and not labels.is_of(raw, whose)):
         return None
     return read(raw) or _from_labels(raw, names)
 
 
-def _from_labels(raw: Manifest, names: Names) -> Record:
+def _from_labels(raw: Manifest, names: IdNames) -> Record:
     metadata = raw["metadata"]
     created = read_time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
     state = (metadata.get("labels") or {}).get(labels.STATE)
@@ -114,7 +131,7 @@ def _from_labels(raw: Manifest, names: Names) -> Record:
         accepted_at=created,
         finished_at=created,
         removed_at=created,
-        run_name=names.run_name,
+        run_name="",
     )
 
 

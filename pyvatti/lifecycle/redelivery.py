@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import structlog
 
-from pyvatti import labels
 from pyvatti.backend import Answer
 from pyvatti.errors import Conflict, JobNotFound, NotFound, Unavailable
-from pyvatti.jobs import names_for, outbox_patch, read_job
+from pyvatti.jobs import id_names, outbox_patch, read_job, why_not_ours
 from pyvatti.kube import CONFIGMAPS, JOBS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.models import Delivery, Job, Names, Notice, Record, lost_events
+from pyvatti.models import Delivery, IdNames, Job, Notice, Record, lost_events
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -28,7 +27,7 @@ async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
 
     Raises JobNotFound; Unavailable with the backend's words if it refuses again.
     """
-    names = names_for(job_id, doors.settings.namespace)
+    names = id_names(job_id, doors.settings.namespace)
     for _ in range(TRIES):
         try:
             live = await _live(doors, names)
@@ -40,9 +39,9 @@ async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
     raise Unavailable("the job changes faster than it can be written", retry_after=1)
 
 
-async def _live(doors: Doors, names: Names) -> Job | None:
+async def _live(doors: Doors, names: IdNames) -> Job | None:
     raw = await doors.kube.get(JOBS, names.base)
-    if raw is None or not labels.is_of(raw, doors.settings.instance):
+    if raw is None or why_not_ours(raw, doors.installation):
         return None
     job = read_job(raw)
     return None if job.withdrawn else job
@@ -59,8 +58,8 @@ async def _make_pending(doors: Doors, job: Job) -> tuple[Notice, ...]:
     return doors.cache.note_job(raw).outbox
 
 
-async def _tell_finished(doors: Doors, names: Names) -> tuple[Notice, ...]:
-    record = await records.find(doors.kube, names, doors.settings.instance)
+async def _tell_finished(doors: Doors, names: IdNames) -> tuple[Notice, ...]:
+    record = await records.find(doors.kube, names, doors.installation)
     if record is None:
         raise JobNotFound(f"{names.job_id} is not known")
     for notice in lost_events(record.outbox):

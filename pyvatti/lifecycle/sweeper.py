@@ -15,12 +15,12 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.errors import NotOurs, PyvattiError
-from pyvatti.jobs import names_for, read_time
+from pyvatti.jobs import bucket_prefix, id_names, names_for, read_time
 from pyvatti.kube import CONFIGMAPS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.orphans import Orphans, is_old
-from pyvatti.models import Removal, State
+from pyvatti.models import Owner, Removal, State
 from pyvatti.storage import BucketInfo
 from pyvatti.telemetry import metrics
 
@@ -51,11 +51,15 @@ class Sweeper:
         """Remove every leftover there is now."""
         await self._sweep_records()
         await self._orphans.sweep()
-        prefix = f"{self._doors.settings.namespace}-"
+        prefix = bucket_prefix(self._doors.settings.namespace)
         for bucket in await self._doors.storage.list_buckets(prefix):
             if self._carries_our_labels(bucket) and await self._is_orphan(bucket):
                 uid = bucket.labels[labels.BUCKET_JOB_UID]
-                if (removal := await self._remove_bucket(bucket.name, uid)) is not None:
+                if (
+                    removal := await self._remove_bucket(
+                        bucket.name, bucket.labels[labels.BUCKET_JOB_ID], uid
+                    )
+                ) is not None:
                     metrics.swept.labels("bucket").inc()
                     log.warning(
                         "leftover bucket removed",
@@ -69,14 +73,17 @@ class Sweeper:
         return (
             found.get(labels.BUCKET_MANAGED_BY) == labels.MANAGER
             and found.get(labels.BUCKET_INSTANCE) == self._doors.settings.instance
+            and found.get(labels.BUCKET_NAMESPACE_UID) == self._doors.installation.namespace_uid
             and bool(found.get(labels.BUCKET_JOB_UID))
             and bool(found.get(labels.BUCKET_JOB_ID))
         )
 
     async def _is_orphan(self, bucket: BucketInfo) -> bool:
         """Tell whether no live Job, no Pod and no record of a success claims the bucket."""
-        names = names_for(bucket.labels[labels.BUCKET_JOB_ID], self._doors.settings.namespace)
         uid = bucket.labels[labels.BUCKET_JOB_UID]
+        names = names_for(bucket.labels[labels.BUCKET_JOB_ID], self._doors.settings.namespace, uid)
+        if bucket.name not in (names.work_bucket, names.results_bucket):
+            return False
         if not is_old(bucket.created_at, self._doors.clock()) or self._doors.cache.pods(uid):
             return False
         if not await self._orphans.is_gone(names.base, uid):
@@ -90,13 +97,14 @@ class Sweeper:
         )
         return not claimed
 
-    async def _remove_bucket(self, name: str, uid: str) -> Removal | None:
+    async def _remove_bucket(self, name: str, job_id: str, uid: str) -> Removal | None:
         doors = self._doors
+        owner = Owner(installation=doors.installation, job_id=job_id, job_uid=uid)
         with contextlib.suppress(NotOurs):
-            await doors.storage.empty_bucket(name, job_uid=uid)  # before the turn: it takes time
+            await doors.storage.empty_bucket(name, owner=owner)  # before the turn: it takes time
         await self._await_turn(f"sweep {name}")
         try:
-            return await doors.storage.delete_bucket(name, job_uid=uid)
+            return await doors.storage.delete_bucket(name, owner=owner)
         except NotOurs:
             return None
 
@@ -124,10 +132,10 @@ class Sweeper:
         """Delete an expired record, after what is left of the results bucket it speaks of."""
         if not job_id:
             return
-        names = names_for(job_id, self._doors.settings.namespace)
+        names = id_names(job_id, self._doors.settings.namespace)
         record = await records.find(self._doors.kube, names)
         if record is not None and record.results_bucket:
-            removal = await self._remove_bucket(record.results_bucket, record.uid)
+            removal = await self._remove_bucket(record.results_bucket, names.base, record.uid)
             if removal is not None and removal.objects is not None:  # else it had expired by itself
                 metrics.swept.labels("results").inc()
                 log.info("expired results removed", job=names.base, bucket=record.results_bucket)

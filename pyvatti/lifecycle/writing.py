@@ -69,7 +69,7 @@ class JobWriter:
         kube, cache, names = self._doors.kube, self._doors.cache, job.names
         raw = await kube.get(JOBS, names.base)
         if raw is not None and raw["metadata"]["uid"] == job.uid:
-            identity = labels.identity(self._doors.settings.instance, labels.DRIVER)
+            identity = labels.identity(self._doors.installation, labels.DRIVER)
             patch = jobs.identity_patch(jobs.read_job(raw), identity)
             cache.note_job(await kube.merge_patch(JOBS, names.base, patch))
             self.note(job, "Repaired", "labels were edited and are put back")

@@ -26,15 +26,16 @@ from jinja2 import (
 
 from pyvatti import __version__, labels
 from pyvatti.errors import ConfigurationError
-from pyvatti.jobs import names_for
+from pyvatti.jobs import id_names, names_for
 from pyvatti.launch import EXAMPLE, LaunchRequest
 from pyvatti.manifests.serialisers import FILTERS, to_json
-from pyvatti.models import Manifest, Names, State
+from pyvatti.models import IdNames, Installation, Manifest, Names, State
 from pyvatti.settings import PACKAGED_TEMPLATES, Settings
 
 REDACTED = "(redacted)"
 REQUEST = "request.json"
 TOWER_TOKEN = "tower-token"  # noqa: S105 - the key's name, which job.yaml.j2 refers to
+RUN_NAME_KEY = "run-name"  # so is this: the Job is made before its uid, and so its run, has a name
 DRIVER_FILES = (
     "scm",
     "transfer.config",
@@ -109,30 +110,32 @@ class Renderer:
         if not self._settings.templates_dir.is_dir():
             raise ConfigurationError(f"TEMPLATES_DIR: no folder {self._settings.templates_dir}")
         request = LaunchRequest.model_validate(EXAMPLE)
-        names = names_for(request.job_id, self._settings.namespace)
+        names = names_for(request.job_id, self._settings.namespace, NO_UID)
         if not RUN_NAME.fullmatch(names.run_name):
             raise ConfigurationError("NAMESPACE: must not hold -- or end in -: it names the runs")
-        self.job(request, names)
-        self.driver_secret(request, names, "sample")
-        self.transfer_secret(names, "sample")
-        self.record(names, uid="sample", state=State.FAILED, data={"record.json": "{}"})
+        whose = self.nowhere()
+        self.everything(request, whose)
+        self.record(names, whose, state=State.FAILED, data={"record.json": "{}"})
 
-    def job(self, request: LaunchRequest, names: Names) -> Manifest:
+    def nowhere(self) -> Installation:
+        """Give an installation in no Namespace, to render what is only looked at."""
+        settings = self._settings
+        return Installation(
+            namespace=settings.namespace, namespace_uid=NO_UID, instance=settings.instance
+        )
+
+    def job(self, request: LaunchRequest, whose: Installation) -> Manifest:
         """Give the Job: suspended, with our finalizer, labelled Requested."""
+        names = id_names(request.job_id, whose.namespace)
         limits = self._settings.timeout_seconds + self._settings.deployed_timeout_seconds
-        common = self._labels(names, labels.DRIVER)
+        common = self._labels(names, whose, labels.DRIVER)
         fingerprint = request.fingerprint()
         return self._job_manifest(
             names,
             fingerprint,
             job_labels={**common, labels.STATE: State.REQUESTED},
             pod_labels=common,
-            annotations={
-                labels.REQUEST_HASH: fingerprint,
-                labels.RUN_NAME: names.run_name,
-                labels.WORK_BUCKET: names.work_bucket,
-                labels.RESULTS_BUCKET: names.results_bucket,
-            },
+            annotations={labels.REQUEST_HASH: fingerprint},
             finalizer=labels.FINALIZER,
             deadline_seconds=int(limits.total_seconds()) + DEADLINE_MARGIN,
             resources=self._resources(),
@@ -143,67 +146,61 @@ class Renderer:
             ),
         )
 
-    def driver_secret(self, request: LaunchRequest, names: Names, owner_uid: str) -> Manifest:
-        """Give the Secret `{id}`: request.json, each file the driver mounts, the Seqera token."""
+    def driver_secret(self, request: LaunchRequest, names: Names, whose: Installation) -> Manifest:
+        """Give the Secret `{id}`: request.json, the driver's files, run name and Seqera token."""
         context = {
             "request": request,
             "names": names,
             "pgsc_calc": version_of(self._settings.pgsc_calc_revision) or NEWEST_KNOWN,
-            "resource_labels": self._resource_labels(names, owner_uid),
+            "resource_labels": labels.of_bucket(whose, names.base, names.uid),
         }
         files = {name: self._file(name, context) for name in DRIVER_FILES}
         files[REQUEST] = to_json(request.canonical())
         files[TOWER_TOKEN] = self._settings.tower_token.get_secret_value()
-        return self._secret("secret.yaml.j2", names, labels.DRIVER, owner_uid, files)
+        files[RUN_NAME_KEY] = names.run_name
+        return self._secret("secret.yaml.j2", names, whose, labels.DRIVER, files)
 
-    def transfer_secret(self, names: Names, owner_uid: str) -> Manifest:
+    def transfer_secret(self, names: Names, whose: Installation) -> Manifest:
         """Give the Secret `{id}-transfer`: credentials of Globus and key handler, nothing else."""
         credentials = {
             name: getattr(self._settings, name).get_secret_value()
             for name in ("globus_client_secret", "key_handler_token", "key_handler_password")
         }
         files = {name: self._file(name, {"credentials": credentials}) for name in TRANSFER_FILES}
-        return self._secret("transfer-secret.yaml.j2", names, labels.TRANSFER, owner_uid, files)
+        return self._secret("transfer-secret.yaml.j2", names, whose, labels.TRANSFER, files)
 
-    def everything(self, request: LaunchRequest, names: Names) -> list[Manifest]:
+    def everything(self, request: LaunchRequest, whose: Installation) -> list[Manifest]:
         """Render all that is applied for a launch: Job, driver Secret, transfer Secret, in order.
 
         The Secrets' owner is nobody: the API server gives the Job its uid.
         """
+        names = names_for(request.job_id, whose.namespace, NO_UID)
         return [
-            self.job(request, names),
-            self.driver_secret(request, names, NO_UID),
-            self.transfer_secret(names, NO_UID),
+            self.job(request, whose),
+            self.driver_secret(request, names, whose),
+            self.transfer_secret(names, whose),
         ]
 
-    def record(self, names: Names, *, uid: str, state: State, data: Mapping[str, str]) -> Manifest:
+    def record(
+        self, names: Names, whose: Installation, *, state: State, data: Mapping[str, str]
+    ) -> Manifest:
         """Give the ConfigMap that survives the job; `data` must hold nothing personal."""
         record_labels = {
-            **self._labels(names, labels.RECORD),
-            labels.JOB_UID: uid,
+            **self._labels(names, whose, labels.RECORD),
+            labels.JOB_UID: names.uid,
             labels.STATE: state,
         }
         return self._manifest(
             "record.yaml.j2", names=names, record_labels=record_labels, data=dict(data)
         )
 
-    def _labels(self, names: Names, component: str) -> dict[str, str]:
+    def _labels(self, names: IdNames, whose: Installation, component: str) -> dict[str, str]:
         return {
+            **labels.identity(whose, component),
             labels.NAME: labels.APPLICATION,
-            labels.INSTANCE: self._settings.instance,
-            labels.COMPONENT: component,
             labels.PART_OF: labels.PROJECT,
-            labels.MANAGED_BY: labels.MANAGER,
             labels.VERSION: __version__.replace("+", "_"),
             labels.JOB_ID: names.base,
-        }
-
-    def _resource_labels(self, names: Names, owner_uid: str) -> dict[str, str]:
-        return {
-            labels.BUCKET_MANAGED_BY: labels.MANAGER,
-            labels.BUCKET_INSTANCE: self._settings.instance,
-            labels.BUCKET_JOB_ID: names.base,
-            labels.BUCKET_JOB_UID: owner_uid,
         }
 
     def _resources(self) -> dict[str, dict[str, str]]:
@@ -220,16 +217,21 @@ class Renderer:
         return not old_nextflow and (pipeline is None or pipeline < clean_from)
 
     def _secret(
-        self, template: str, names: Names, component: str, owner_uid: str, files: dict[str, str]
+        self,
+        template: str,
+        names: Names,
+        whose: Installation,
+        component: str,
+        files: dict[str, str],
     ) -> Manifest:
         owner = {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "name": names.base,
-            "uid": owner_uid,
+            "uid": names.uid,
             "controller": True,
         }
-        secret_labels = {**self._labels(names, component), labels.JOB_UID: owner_uid}
+        secret_labels = {**self._labels(names, whose, component), labels.JOB_UID: names.uid}
         return self._manifest(
             template, names=names, secret_labels=secret_labels, owner=owner, files=files
         )
@@ -240,7 +242,7 @@ class Renderer:
     def _manifest(self, template: str, **context: Any) -> Manifest:
         return _read_yaml(template, self._text(template, context))
 
-    def _job_manifest(self, names: Names, fingerprint: str, **context: Any) -> Manifest:
+    def _job_manifest(self, names: IdNames, fingerprint: str, **context: Any) -> Manifest:
         """Render the Job; what differs from other Jobs in name and request alone is parsed once.
 
         A name and a hash are letters and digits: whatever stands there, YAML reads the same form.

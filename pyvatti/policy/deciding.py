@@ -111,7 +111,7 @@ def _remove_staged_files(seen: Observed) -> list[act.Action]:
 
 
 def _repair(job: Job) -> list[act.Action]:
-    return [act.Repair()] if job.label != job.state else []
+    return [act.Repair()] if job.label != job.state or job.edited else []
 
 
 def _end(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:

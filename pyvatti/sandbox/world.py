@@ -13,7 +13,7 @@ from pyvatti.sandbox.driver_plans import PLANS, Plan, Plans, faults_of
 from pyvatti.sandbox.kube.jobcontroller import JobController
 from pyvatti.sandbox.kube.kubelet import Kubelet
 from pyvatti.sandbox.kube.kubelet_runtime import Runtime
-from pyvatti.sandbox.kube.resources import RESOURCES, SERVICEACCOUNTS
+from pyvatti.sandbox.kube.resources import NAMESPACES, RESOURCES, SERVICEACCOUNTS
 from pyvatti.sandbox.kube.standin import KubeStandIn
 from pyvatti.sandbox.seqera import SeqeraStandIn
 from pyvatti.sandbox.storage import StorageStandIn
@@ -117,6 +117,17 @@ class World:
             "KEY_HANDLER_PASSWORD": "sandbox-key-password",
             "KEY_HANDLER_URL": "https://keys.example.org/key-handler",
         }
+
+    @property
+    def namespace_uid(self) -> str:
+        """The uid of our namespace, which tells an installation from all others."""
+        uid: str = self.kube.store.get(NAMESPACES, "", self.namespace)["metadata"]["uid"]
+        return uid
+
+    def work_bucket(self, base: str) -> str:
+        """Name the work bucket a job has now, whatever its Job's uid; empty where it has none."""
+        prefix = f"{self.namespace}-{base}-work-"
+        return next((name for name in self.storage.buckets if name.startswith(prefix)), "")
 
     def objects(self, kind: str) -> list[str]:
         """Name the objects of a kind (`Job`, `Secret`, ...) in our namespace."""

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -32,6 +30,7 @@ from pyvatti.errors import (
     Unavailable,
     trim,
 )
+from pyvatti.rest import LONGEST_PAUSE, retry_after
 from pyvatti.settings import Settings
 from pyvatti.telemetry import counted
 
@@ -211,17 +210,5 @@ def _of_answer(what: str, exc: Any) -> PyvattiError:
     text = f"{what}: {exc.code} {exc.message}"
     if exc.code == 404 and not is_definite(exc):
         return Unavailable(trim(text))
-    header = exc.response.headers.get("Retry-After") if exc.response is not None else None
-    return of_status(exc.code, text, _seconds(header))
-
-
-def _seconds(header: str | None) -> float | None:
-    """Read a Retry-After: seconds or an HTTP date (RFC 9110, section 10.2.3)."""
-    if not header:
-        return None
-    if header.strip().isascii() and header.strip().isdigit():
-        return float(header)
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
+    headers = exc.response.headers if exc.response is not None else {}
+    return of_status(exc.code, text, retry_after(headers, most=LONGEST_PAUSE))

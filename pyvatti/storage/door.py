@@ -20,7 +20,7 @@ from pyvatti.errors import (
     Rejected,
     Unavailable,
 )
-from pyvatti.models import Removal
+from pyvatti.models import Owner, Removal
 from pyvatti.settings import Settings
 from pyvatti.storage.calls import (
     MOST_CONNECTIONS,
@@ -78,23 +78,21 @@ class Storage:
         """Close the connections; calls under way end by themselves."""
         self._connection.close()
 
-    async def create_bucket(
-        self, name: str, *, job_id: str, job_uid: str, purpose: Purpose
-    ) -> None:
+    async def create_bucket(self, name: str, *, owner: Owner, purpose: Purpose) -> None:
         """Create the bucket with all its protection in one call; ours already: success.
 
         Raises NotOurs if the name is taken by anybody else, and Rejected, after deleting what was
         made, if the server does not keep the protection. Not retried here: after a lost answer
         (Unavailable) the next call finds the bucket by its job-uid label.
         """
-        wanted = identity(self._settings, job_id, job_uid)
+        wanted = identity(owner)
         create = partial(self._create, name=name, wanted=wanted, purpose=purpose)
         try:
             seen: Seen | None = await self._calls.run(f"create bucket {name}", create)
         except AlreadyExists:
             seen = await self._get(name)
             if seen is not None:
-                _require_ours(seen, job_uid)
+                _require_ours(seen, owner)
         if seen is None:
             raise Unavailable(f"bucket {name}: exists and is missing at once")
         problems = deviations(seen, wanted)
@@ -102,7 +100,7 @@ class Storage:
             await self._calls.run(f"delete bucket {name}", partial(self._delete, name=name))
             raise Rejected(f"bucket {name}: the server changed its protection: {problems}")
 
-    async def empty_bucket(self, name: str, *, job_uid: str) -> bool:
+    async def empty_bucket(self, name: str, *, owner: Owner) -> bool:
         """Empty the bucket of this job and say whether there is one. Raises as delete_bucket.
 
         To be called before the turn for the deletion is taken: emptying may take minutes, and
@@ -111,10 +109,10 @@ class Storage:
         seen = await self._get(name)
         if seen is None:
             return False
-        await self._empty(seen, job_uid)
+        await self._empty(seen, owner)
         return True
 
-    async def remove_folder(self, name: str, folder: str, *, job_uid: str) -> Removal:
+    async def remove_folder(self, name: str, folder: str, *, owner: Owner) -> Removal:
         """Delete all objects below a folder of this job's bucket; a missing bucket has none.
 
         Raises as delete_bucket; makes no bucket call that needs a turn of the limiter.
@@ -122,8 +120,8 @@ class Storage:
         place = f"{name}/{folder}"
         seen = await self._get(name)
         if seen is not None:
-            await self._empty(seen, job_uid, f"{folder}/")
-        tally = self._tallies.pop((place, job_uid), Tally())
+            await self._empty(seen, owner, f"{folder}/")
+        tally = self._tallies.pop((place, owner.job_uid), Tally())
         now = datetime.now(UTC)
         return Removal(
             resource=f"bucket/{place}",
@@ -133,7 +131,7 @@ class Storage:
             proven_absent_at=now,  # emptying ends with an empty listing
         )
 
-    async def delete_bucket(self, name: str, *, job_uid: str) -> Removal:
+    async def delete_bucket(self, name: str, *, owner: Owner) -> Removal:
         """Empty and delete the bucket of this job and prove its absence; missing is done.
 
         Deletes all objects, versions and, with the bucket, unfinished uploads; takes as long as
@@ -144,13 +142,13 @@ class Storage:
         """
         seen = await self._get(name)
         if seen is not None:
-            await self._empty(seen, job_uid)
+            await self._empty(seen, owner)
             await self._delete_empty(name)
         removed_at = datetime.now(UTC)
         if seen is not None:
-            await self._prove_absent(name, job_uid)
-        tally = self._tallies.pop((name, job_uid), None)
-        self._forget(lambda place, uid: uid == job_uid and place.startswith(f"{name}/"))
+            await self._prove_absent(name, owner)
+        tally = self._tallies.pop((name, owner.job_uid), None)
+        self._forget(lambda place, uid: uid == owner.job_uid and place.startswith(f"{name}/"))
         return Removal(
             resource=f"bucket/{name}",
             removed_at=removed_at,
@@ -199,11 +197,11 @@ class Storage:
                 raise
             raise NotOurs(f"bucket {name}: the name belongs to somebody else") from exc
 
-    async def _empty(self, seen: Seen, job_uid: str, prefix: str = "") -> None:
-        _require_ours(seen, job_uid)
+    async def _empty(self, seen: Seen, owner: Owner, prefix: str = "") -> None:
+        _require_ours(seen, owner)
         await self._stop_keeping(seen)
         place = f"{seen.name}/{prefix}".rstrip("/")
-        tally = self._tallies.setdefault((place, job_uid), Tally())
+        tally = self._tallies.setdefault((place, owner.job_uid), Tally())
         await self._emptier.empty(seen.name, tally, prefix)
 
     async def _stop_keeping(self, seen: Seen) -> None:
@@ -231,12 +229,12 @@ class Storage:
             if await self._get(name) is not None:
                 raise
 
-    async def _prove_absent(self, name: str, job_uid: str) -> None:
+    async def _prove_absent(self, name: str, owner: Owner) -> None:
         try:
             seen = await self._get(name)
         except NotOurs:
             return  # a freed name is free for anybody
-        if seen is not None and is_ours(seen, job_uid):
+        if seen is not None and is_ours(seen, owner):
             raise Unavailable(f"bucket {name}: still there after its deletion")
 
     def _create(self, client: Any, *, name: str, wanted: dict[str, str], purpose: Purpose) -> Seen:
@@ -299,8 +297,8 @@ class Storage:
         return found, page.unreachable, iterator.next_page_token or None
 
 
-def _require_ours(seen: Seen, job_uid: str) -> None:
-    if not is_ours(seen, job_uid):
+def _require_ours(seen: Seen, owner: Owner) -> None:
+    if not is_ours(seen, owner):
         raise NotOurs(f"bucket {seen.name}: its labels are not this job's")
 
 

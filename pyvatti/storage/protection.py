@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
 from pyvatti import labels
+from pyvatti.models import Owner
 from pyvatti.settings import Settings
 
 Purpose: TypeAlias = Literal["work", "results"]
@@ -35,14 +36,9 @@ def expiry_days(settings: Settings, purpose: Purpose) -> int:
     return max(1, math.ceil(longest / timedelta(days=1)))
 
 
-def identity(settings: Settings, job_id: str, job_uid: str) -> dict[str, str]:
-    """Give the labels of a bucket; values are lower case (Cloud Storage allows no other)."""
-    return {
-        labels.BUCKET_MANAGED_BY: labels.MANAGER,
-        labels.BUCKET_INSTANCE: settings.instance,
-        labels.BUCKET_JOB_ID: job_id.lower(),
-        labels.BUCKET_JOB_UID: job_uid.lower(),
-    }
+def identity(owner: Owner) -> dict[str, str]:
+    """Give the labels of a job's bucket."""
+    return labels.of_bucket(owner.installation, owner.job_id, owner.job_uid)
 
 
 def protect(bucket: Any, wanted: dict[str, str], days: int) -> None:
@@ -84,9 +80,6 @@ def deviations(seen: Seen, wanted: dict[str, str]) -> list[str]:
     return [problem for problem, is_kept in kept.items() if not is_kept]
 
 
-def is_ours(seen: Seen, job_uid: str) -> bool:
-    """Whether this very job made the bucket."""
-    return (
-        seen.labels.get(labels.BUCKET_MANAGED_BY) == labels.MANAGER
-        and seen.labels.get(labels.BUCKET_JOB_UID) == job_uid.lower()
-    )
+def is_ours(seen: Seen, owner: Owner) -> bool:
+    """Whether the bucket says that this very job made it."""
+    return identity(owner).items() <= seen.labels.items()
