@@ -242,7 +242,8 @@ def _stands_before(eaten: bytes, place: int, maps: list[Map]) -> bool:
     """Tell whether some bytes stand before a place of the innermost layer in any one around it."""
     for layer in reversed(maps):
         place = layer.begin(place)
-        if layer.outer[max(place - len(eaten), 0) : place].translate(_ALIKE) == eaten:
+        before = layer.outer[max(place - 64, 0) : place].rstrip(b"\\")
+        if before.translate(_ALIKE).endswith(eaten):
             return True
     return False
 

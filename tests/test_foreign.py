@@ -62,7 +62,7 @@ FORMS = {
     "plain": str,
     "percent": lambda text: quote(text, safe=""),
     "percent twice": lambda text: quote(quote(text, safe="").lower(), safe=""),
-    "JSON": lambda text: json.dumps(text),
+    "JSON": json.dumps,
     "Java": lambda text: "".join(f"\\u{ord(char):04X}" for char in text),
     "base64": lambda text: base64.b64encode(f"a: {text}\n".encode()).decode(),
     "upper case": str.upper,
@@ -293,6 +293,10 @@ def test_what_the_backend_gets_is_cleaned_where_it_is_sent(about, said, told):
     assert body("INTP1", notice)["trace_name"] == told
 
 
+def broken():
+    raise ValueError(SAID)
+
+
 def test_a_log_line_holds_no_secret_whoever_wrote_it(about):
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
@@ -305,7 +309,7 @@ def test_a_log_line_holds_no_secret_whoever_wrote_it(about):
             log.warning("said", text=SAID, nested={"a": [SAID, 1, None]}, odd=ValueError(SAID))
             logging.getLogger("library").warning("%s said %s", "library", SAID)
             try:
-                raise ValueError(SAID)
+                broken()
             except ValueError:
                 log.exception("broke")
     finally:

@@ -115,6 +115,7 @@ def readings(text: str) -> list[str]:
 @example(("u0041bcdef", "\\u0041bcd%65f"))
 @example(("name.of.it", "C:\\name.of.it"))
 @example(("00000000", "%00%25253000%25253000"))
+@example(("00:00000", "%00\\:00000"))
 @example(("00000ä%0", "00000\\u00e4%00"))
 def test_no_value_is_left_in_any_form_whatever_stands_around_it(case):
     value, text = case
