@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import structlog
 from fastapi import FastAPI
 
+from pyvatti import foreign
 from pyvatti.api import Service, make_api
 from pyvatti.backend import Backend
 from pyvatti.errors import PyvattiError
@@ -28,7 +29,7 @@ from pyvatti.lifecycle.permissions import Permissions
 from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.manifests import Renderer
 from pyvatti.seqera import Seqera
-from pyvatti.settings import Settings
+from pyvatti.settings import Settings, secret_values
 from pyvatti.storage import BucketLimiter, Storage
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,7 @@ async def run_service(
         log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
     supervisor = supervisor or Supervisor()
     async with AsyncExitStack() as stack:
+        stack.enter_context(foreign.hiding(secret_values(settings)))
         doors = await _open_doors(settings, stack, limits or Limits(), clock or SteadyClock())
         elector = Elector(
             doors.kube,

@@ -318,7 +318,6 @@ class Job:
     finalizers: tuple[str, ...]
     ended: str | None  # "Complete" or "Failed": type of the true terminal condition
     ended_reason: str = ""
-    ended_message: str = ""
     ended_at: datetime | None = None
     transitions: dict[State, datetime] = field(default_factory=dict)
     outbox: tuple[Notice, ...] = ()
@@ -328,6 +327,7 @@ class Job:
     nonce: str = ""  # of the request that made it
     withdrawn: bool = False  # its accept failed, or it seemed so: nothing else happens to it
     withdrawal_decided: bool = False  # nobody was promised anything, and nobody will be
+    broken: tuple[str, ...] = ()  # annotations of ours that somebody made unreadable
     label: str = ""  # the state label as it stands, for anybody may edit it
     edited: tuple[str, ...] = ()  # labels and annotations that do not say what is derived
     presence: Presence = Presence.SEEN

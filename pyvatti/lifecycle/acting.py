@@ -61,6 +61,10 @@ class Hands:
         """Tell whether a queued job may start now."""
         return job.names.base in self._admitted()
 
+    def warn(self, job: Job, reason: str, text: str) -> None:
+        """Tell a Warning Event about a job."""
+        self._writer.note(job, reason, text, warning=True)
+
     async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one arm a step
         """Do one step and give what is known after it. Errors are those of the doors."""
         job = seen.job

@@ -9,10 +9,12 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
+from pyvatti import foreign
 from pyvatti.errors import NamespaceTerminating, PermanentError, PyvattiError, TransientError
 from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
@@ -65,6 +67,7 @@ class JobActor:
         self._doors, self._hands, self._runs = doors, hands, runs
         self._changed = asyncio.Event()
         self._failures = 0
+        self._faults: set[str] = set()
         self.guard = Guard("actor")
         self._tried: Action | None = None  # the step of the last pass that was tried last
 
@@ -74,7 +77,8 @@ class JobActor:
 
     async def live(self) -> None:
         """Make passes until the Job is gone."""
-        with structlog.contextvars.bound_contextvars(job=self.base):
+        about = foreign.about(partial(self._doors.cache.personal.of, self.uid))
+        with structlog.contextvars.bound_contextvars(job=self.base), about:
             try:
                 while self._doors.cache.job(self.base, self.uid) is not None:
                     self._changed.clear()
@@ -220,6 +224,8 @@ class JobActor:
         job = doors.cache.job(self.base, self.uid)
         if job is None:
             return None
+        self._tell_faults(job)
+        await doors.cache.know(job)
         has_slot = self._hands.has_slot(job)
         secret = job.state is State.REQUESTED and await self._look_for_secret(
             job, has_slot=has_slot
@@ -244,6 +250,16 @@ class JobActor:
             events = [await doors.kube.events_about(uid) for uid in (self.uid, *pods)]
             seen = replace(seen, events=tuple(event for part in events for event in part))
         return seen
+
+    def _tell_faults(self, job: Job) -> None:
+        """Say once what somebody wrote into the Job that nobody can read."""
+        fresh = set(job.broken) - self._faults
+        self._faults |= fresh
+        if fresh:
+            names = ", ".join(sorted(fresh))
+            log.error("annotations not understood", names=names)
+            metrics.unexpected.labels("actor", "Unreadable").inc()
+            self._hands.warn(job, "AnnotationUnreadable", f"{names}: not readable and left out")
 
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
         """Tell whether the driver's Secret stands, where the answer decides something."""

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import structlog
 
-from pyvatti import fence
+from pyvatti import fence, foreign
 from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
@@ -45,6 +45,7 @@ class Controller:
             interval=doors.settings.poll_interval.total_seconds(),
             clock=doors.clock,
             wanted=self._wanted_runs,
+            clean=self._clean_text,
             changed=self._run_changed,
         )
         self._writer = JobWriter(doors)
@@ -96,7 +97,8 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             watch = self._supervisor.watch
             group.create_task(watch("run follower", self._runs.follow()))
-            group.create_task(watch("sweeper", Sweeper(self._doors).run()))
+            with foreign.about(lambda: None):  # what it meets is of jobs that nobody knows
+                group.create_task(watch("sweeper", Sweeper(self._doors).run()))
             self.wake_all()
             await watch("dispatcher", self._dispatch(group))
 
@@ -191,6 +193,11 @@ class Controller:
         return {
             job.names.run_name: job.transitions.get(State.CREATED, job.accepted_at) for job in jobs
         }
+
+    def _clean_text(self, run_name: str, text: str) -> str:
+        """Take out of a foreign text what the job of a run must not tell."""
+        job = self._doors.cache.job(self._run_bases.get(run_name, ""))
+        return foreign.clean_for(self._doors.cache.personal.of(job.uid) if job else None, text)
 
     def _run_changed(self, run_name: str) -> None:
         if (base := self._run_bases.get(run_name)) is not None:

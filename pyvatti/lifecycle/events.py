@@ -12,7 +12,7 @@ from datetime import datetime
 
 import structlog
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import AlreadyExists
 from pyvatti.kube import EVENTS, JOBS, Kind, KubeClient
 from pyvatti.models import Job, Manifest
@@ -49,7 +49,7 @@ class EventRecorder:
     def note(
         self, job: Job, reason: str, note: str, now: datetime, *, warning: bool = False
     ) -> None:
-        """Queue an Event about a Job: `reason` CamelCase, `note` a sentence without secrets.
+        """Queue an Event about a Job: `reason` CamelCase, `note` a sentence.
 
         Never waits: where the queue is full the Event is dropped.
         """
@@ -60,6 +60,7 @@ class EventRecorder:
         self._put(about, reason, note, now, warning=True)
 
     def _put(self, about: Subject, reason: str, note: str, now: datetime, *, warning: bool) -> None:
+        note = foreign.clean_known(note)
         try:
             self._queue.put_nowait(self._event(about, reason, note, now, warning=warning))
         except asyncio.QueueFull:
