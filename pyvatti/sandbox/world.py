@@ -54,10 +54,12 @@ class World:
     ) -> None:
         self.namespace = namespace
         self.kube = KubeStandIn(namespace=namespace, speed=speed)
-        self.storage = (
+        self.storage: StorageStandIn = (
             beside.storage if beside else StorageStandIn(project=PROJECT, rate_limit=rate_limit)
         )
-        self.seqera = beside.seqera if beside else SeqeraStandIn(workspace=WORKSPACE)
+        self.seqera: SeqeraStandIn = (
+            beside.seqera if beside else SeqeraStandIn(workspace=WORKSPACE)
+        )
         self.backend = BackendStandIn()
         self.service_token: str | None = None  # the service's own; None: the administrator's
         self._speed, self._plans = speed, plans
