@@ -5,6 +5,7 @@ Tells what happens as the world sees it; the service is not touched.
 
 import asyncio
 import json
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -201,7 +202,7 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
     server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
     supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(sockets=[listener]))
+        group.create_task(_serve(server, listener, supervisor))
         while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
             await asyncio.sleep(0.01)
         failure: BaseException | None = None
@@ -212,6 +213,11 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
         server.should_exit = True
     if failure is not None:
         raise failure
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, supervisor: Supervisor) -> None:
+    """Serve until told to stop; raise RuntimeError where a part of the service ended by itself."""
+    await server.serve(sockets=[listener])
     if supervisor.failure:
         raise RuntimeError(f"a part of the service ended: {supervisor.failure}")
 

@@ -269,7 +269,8 @@ def granted(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 def permission_table(rules: list[dict[str, Any]]) -> str:
     """Write the Role as a Markdown table, one row per resource."""
     rows = [
-        f"| `{resource}` | {group or 'core'} | {', '.join(rule['verbs'])} |"
+        f"| `{resource}`{' (its own alone)' if rule.get('resourceNames') else ''} | "
+        f"{group or 'core'} | {', '.join(rule['verbs'])} |"
         for rule in rules
         for group in rule["apiGroups"]
         for resource in rule["resources"]

@@ -21,7 +21,7 @@ WORK = "intervene-dev-intp00000000044-work-7c9e6679"
 RESULTS = "intervene-dev-intp00000000044-results"
 JOB_ID = "INTP00000000044"
 UID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-CALM = Patience()
+CALM = Patience(settle=0)
 OTHER_UID = "550e8400-e29b-41d4-a716-446655440000"
 
 

@@ -49,6 +49,7 @@ async def following(count: int) -> AsyncIterator[Following]:
             interval=3600,
             clock=lambda: datetime.now(UTC),
             wanted=lambda: names,
+            clean=lambda _name, text: text,
             changed=changed.append,
         )
         async with asyncio.TaskGroup() as group:
