@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kube_scripted import Scripted, Step, eventually, failure, hang, missing, reset
-from lease_world import DEADLINE, DURATION, HTML, TERMINATING, LeaseServer, World, held
+from lease_world import DEADLINE, HTML, LASTING, TERMINATING, LeaseServer, World, held
 
 from pyvatti.errors import NamespaceTerminating
 
@@ -42,13 +42,13 @@ async def until_asked(world: World, who: str, times: int = 2) -> None:
     ],
 )
 async def test_holder_goes_on_when_its_lease_went_with_the_namespace(world: World, after: Step):
-    async with world.replica("a") as a:
+    async with world.replica("a", **LASTING) as a:
         await eventually(lambda: a.elector.is_leader)
         world.lease.go()
         await eventually(lambda: a.elector._is_last)
         world.lease.faults["a"] = after
 
-        await asyncio.sleep(DURATION + 0.1)  # longer than any Lease would live
+        await asyncio.sleep(LASTING["lease_duration"] + 0.1)  # longer than any Lease would live
 
         assert a.elector.may_act
         assert a.spans == []
@@ -57,22 +57,24 @@ async def test_holder_goes_on_when_its_lease_went_with_the_namespace(world: Worl
 
 
 async def test_last_holder_that_slept_may_act_when_it_wakes_for_nobody_followed(world: World):
-    async with world.replica("a") as a:
+    async with world.replica("a", **LASTING) as a:
         await eventually(lambda: a.elector.is_leader)
         world.lease.go()
         await eventually(lambda: a.elector._is_last)
-        time.sleep(DEADLINE + 0.1)  # noqa: ASYNC251 - the whole process stands still
+        time.sleep(LASTING["renew_deadline"] + 0.1)  # noqa: ASYNC251 - the whole process stands still
 
         assert a.elector.may_act
 
 
 async def test_of_two_replicas_only_the_holder_acts(world: World):
-    async with world.replica("a") as a:
+    async with world.replica("a", **LASTING) as a:
         await eventually(lambda: a.elector.is_leader)
         async with world.replica("b") as b:
             await until_asked(world, "b", 1)
             world.lease.go()
-            await asyncio.sleep(2 * DURATION)
+            await eventually(lambda: a.elector._is_last)
+            await asyncio.sleep(LASTING["lease_duration"] + 0.1)
+            await eventually(lambda: b.elector.is_shut_out)
 
             assert (a.elector.may_act, b.elector.may_act) == (True, False)
             assert world.acting == {"a"}
@@ -154,12 +156,12 @@ async def test_holder_that_finds_another_one_in_a_going_namespace_stops(world: W
 
 
 async def test_lease_that_still_stands_in_a_going_namespace_is_held_as_ever(world: World):
-    async with world.replica("a") as a:
+    async with world.replica("a", **LASTING) as a:
         await eventually(lambda: a.elector.is_leader)
         kept = world.lease.lease
         world.lease.go()
         world.lease.lease = kept
-        await asyncio.sleep(DURATION)
+        await asyncio.sleep(LASTING["lease_duration"])
         assert a.elector.is_leader
         async with world.replica("b") as b:
             world.lease.faults["a"] = hang()

@@ -13,6 +13,7 @@ import pytest
 from builders import INSTALLATION, NAMES, T0, at, ended, job, run, running, seen, settings
 from kube_scripted import HTML, Step, answer, failure, missing, scripted
 from kube_scripted import running as in_background
+from patience import PATIENCE
 from stage import FAST, JOB, Stage, service_on, staged
 from structlog.testing import capture_logs
 
@@ -331,7 +332,7 @@ class Scene:
     async def told(self) -> list[Any]:
         """Stop, and give the lines of the log."""
         with capture_logs() as lines:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await self.departure.see_through()
         return lines
 
