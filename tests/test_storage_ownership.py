@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -101,13 +102,13 @@ async def test_bucket_with_one_other_label_is_not_ours(labels: dict[str, Any], s
         bucket.properties["labels"] = {key: value for key, value in wanted.items() if value}
 
         for call in (
-            create_work(door),
-            door.empty_bucket(WORK, owner=OWNER),
-            door.remove_folder(WORK, "precious", owner=OWNER),
-            door.delete_bucket(WORK, owner=OWNER),
+            partial(create_work, door),
+            partial(door.empty_bucket, WORK, owner=OWNER),
+            partial(door.remove_folder, WORK, "precious", owner=OWNER),
+            partial(door.delete_bucket, WORK, owner=OWNER),
         ):
             with pytest.raises(NotOurs, match=f"^bucket {WORK}: {said}$"):
-                await call
+                await call()
 
         assert is_untouched(service)
 

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,12 +60,12 @@ async def test_a_404_that_is_not_googles_proves_nothing(odd: str):
         forge(service, GET, 404, body, headers=headers)
 
         for call in (
-            door.delete_bucket(WORK, owner=OWNER),
-            door.empty_bucket(WORK, owner=OWNER),
-            door.remove_folder(WORK, "data", owner=OWNER),
+            partial(door.delete_bucket, WORK, owner=OWNER),
+            partial(door.empty_bucket, WORK, owner=OWNER),
+            partial(door.remove_folder, WORK, "data", owner=OWNER),
         ):
             with pytest.raises(Unavailable, match="404 is not an answer of Cloud Storage"):
-                await call
+                await call()
 
         assert stands(service)
 
@@ -209,12 +210,12 @@ async def test_bucket_that_vanishes_in_a_listing_alone_is_not_gone():
         forge(service, OBJECTS, 404, refusal(404, "notFound"))
 
         for call in (
-            door.empty_bucket(WORK, owner=OWNER),
-            door.remove_folder(WORK, "data", owner=OWNER),
-            door.delete_bucket(WORK, owner=OWNER),
+            partial(door.empty_bucket, WORK, owner=OWNER),
+            partial(door.remove_folder, WORK, "data", owner=OWNER),
+            partial(door.delete_bucket, WORK, owner=OWNER),
         ):
             with pytest.raises(Unavailable, match="missing at once"):
-                await call
+                await call()
 
         assert stands(service)
 
@@ -340,12 +341,12 @@ async def test_soft_delete_that_may_not_be_switched_off_keeps_everything_in_plac
         service.deny("storage.buckets.update")
 
         for call in (
-            door.empty_bucket(WORK, owner=OWNER),
-            door.remove_folder(WORK, "data", owner=OWNER),
-            door.delete_bucket(WORK, owner=OWNER),
+            partial(door.empty_bucket, WORK, owner=OWNER),
+            partial(door.remove_folder, WORK, "data", owner=OWNER),
+            partial(door.delete_bucket, WORK, owner=OWNER),
         ):
             with pytest.raises(Undeletable, match=r"so nothing is deleted: patch bucket .* 403"):
-                await call
+                await call()
 
         assert stands(service)
 
