@@ -152,6 +152,27 @@ async def test_a_deletion_that_something_else_confirms_is_not_believed(odd: str)
         assert service.leftovers() == []
 
 
+async def test_bucket_that_somebody_changes_while_it_is_emptied_is_looked_at_again():
+    async with joined() as (door, service):
+        await filled(door, service)
+        batch = service.faults.add("POST", "/batch/", "slow", count=1, seconds=0.2)
+
+        async def delete() -> None:
+            with pytest.raises(Unavailable, match="changed while it was emptied"):
+                await door.delete_bucket(WORK, owner=OWNER)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(delete())
+            await until(lambda: batch.hits > 0)
+            bucket = service.buckets[WORK]
+            bucket.metageneration += 1
+            bucket.labels["job-uid"] = "another"
+        with pytest.raises(NotOurs, match="label job-uid is another"):
+            await door.delete_bucket(WORK, owner=OWNER)
+
+        assert WORK in service.buckets
+
+
 async def test_absence_is_read_after_the_deletion():
     async with joined() as (door, service):
         await filled(door, service)
