@@ -56,10 +56,11 @@ class Ground:
     """`async with Ground(...) as ground`: `world`, `witness`, `calls` and a service that returns.
 
     `environment` may be changed at any time: it counts from the next start. With `keep_lease` a
-    dead service's Lease has to run out, else the next one need not wait for it.
+    dead service's Lease has to run out, else the next one need not wait for it. `beside` is the
+    world of another installation, which shares its Cloud Storage and Seqera with this one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per choice
         self,
         zygote: Zygote,
         folder: Path,
@@ -67,9 +68,13 @@ class Ground:
         plans: Plans,
         changes: Mapping[str, str] | None = None,
         keep_lease: bool = False,
+        namespace: str = "intervene-dev",
+        beside: World | None = None,
     ) -> None:
-        self.world = World(plans=plans, speed=SPEED, rate_limit=False)
-        self.calls = Calls(self.world)
+        self.world = World(
+            namespace=namespace, plans=plans, speed=SPEED, rate_limit=False, beside=beside
+        )
+        self.calls = Calls(self.world, is_alone=beside is None)
         self.environment: dict[str, str] = dict(changes or {})
         self.keep_lease = keep_lease
         self.kills = self.starts = 0
@@ -187,6 +192,19 @@ class Ground:
                     await asyncio.sleep(LOOK)
                 return True
         return False
+
+    async def report(self, job_id: str) -> dict[str, Any]:
+        """Ask for the deletion report of a job until it is answered; empty for an unknown job."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(httpx.TransportError):
+                    answer = await self.client.get(f"/jobs/{job_id}/deletion")
+                    if answer.status_code == 404:
+                        return {}
+                    if answer.status_code == 200:
+                        report: dict[str, Any] = answer.json()
+                        return report
+                await asyncio.sleep(0.05)
 
     async def until_rest(self, job_id: str, *, accepted: bool, patience: float = PATIENCE) -> bool:
         """Wait until nothing more happens to a job; False if that takes too long."""

@@ -32,7 +32,7 @@ NAMESPACE = "intervene-dev"
 CREDENTIAL = "whsec_" + "x" * 32  # every credential may look like this
 CACHE = ROOT / ".make" / "helm"
 FETCH_SECONDS = 300
-HELM_SECONDS = 60
+HELM_SECONDS = 120
 
 # Identity of a cluster object
 KIND = tuple[str, str]
@@ -252,7 +252,8 @@ def granted(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 def permission_table(rules: list[dict[str, Any]]) -> str:
     """Write the Role as a Markdown table, one row per resource."""
     rows = [
-        f"| `{resource}` | {group or 'core'} | {', '.join(rule['verbs'])} |"
+        f"| `{resource}`{' (its own alone)' if rule.get('resourceNames') else ''} | "
+        f"{group or 'core'} | {', '.join(rule['verbs'])} |"
         for rule in rules
         for group in rule["apiGroups"]
         for resource in rule["resources"]

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from builders import INSTALLATION
+from patience import PATIENCE
 
 from pyvatti.models import Owner
 from pyvatti.sandbox.storage import StorageStandIn, error_form
@@ -20,7 +21,7 @@ WORK = "intervene-dev-intp00000000044-work-7c9e6679"
 RESULTS = "intervene-dev-intp00000000044-results"
 JOB_ID = "INTP00000000044"
 UID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-CALM = Patience(read=5, call=8, settle=0)
+CALM = Patience(settle=0)
 OTHER_UID = "550e8400-e29b-41d4-a716-446655440000"
 
 
@@ -81,8 +82,8 @@ def refusal(status: int, reason: str = "injected") -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most 10 seconds."""
-    async with asyncio.timeout(10):
+    """Wait for a condition."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
 

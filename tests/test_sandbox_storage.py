@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from storage_wire import Wire, reasons, wired
 
 from pyvatti.sandbox.storage import StorageStandIn
@@ -254,7 +255,7 @@ async def test_bucket_calls_above_the_rate_are_refused_and_others_are_not():
 async def test_rate_comes_back_with_time():
     async with wired(rate_limit=True, bucket_seconds=0.3) as wire:
         statuses = [(await wire.create(f"bucket-{number}")).status_code for number in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await wire.create("one-more")).status_code == 429:
                 await asyncio.sleep(0.05)
 

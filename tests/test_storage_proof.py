@@ -27,7 +27,7 @@ from pyvatti.sandbox.storage import StorageStandIn
 from pyvatti.storage import Patience, Storage
 
 LIST, GET, OBJECTS = r"/v1/b\?", rf"/v1/b/{WORK}\?", rf"/v1/b/{WORK}/o\?"
-QUICK = Patience(read=5, call=8, pauses=(), settle=0)
+QUICK = Patience(pauses=(), settle=0)
 WEEK = {"retentionDurationSeconds": "604800"}
 GENOME = "data/jane.doe@example.org.pgen"
 
@@ -177,7 +177,6 @@ async def test_absence_is_read_after_the_deletion():
     async with joined() as (door, service):
         await filled(door, service)
 
-        before = time.monotonic()
         removal = await door.delete_bucket(WORK, owner=OWNER)
 
         calls = [(logged.method, logged.path.partition("?")[0]) for logged in service.requests]
@@ -186,7 +185,6 @@ async def test_absence_is_read_after_the_deletion():
             ("GET", "/storage/v1/b"),
             ("GET", f"/storage/v1/b/{WORK}"),
         ]
-        assert time.monotonic() - before < 10
         assert removal.removed_at is not None
         assert removal.proven_absent_at is not None
         assert removal.removed_at < removal.proven_absent_at
@@ -440,15 +438,14 @@ async def test_switch_that_was_not_kept_deletes_nothing():
 
 @pytest.mark.parametrize("policy", [WEEK, {"retentionDurationSeconds": "0"}], ids=["on", "off"])
 async def test_switched_off_is_waited_for_until_it_is_known(policy: dict[str, str]):
-    patience = Patience(read=5, call=8, settle=0.3)
-    async with joined(patience=patience) as (door, service):
+    async with joined(patience=Patience(settle=0.3)) as (door, service):
         await filled(door, service)
+        began = time.monotonic()
         keeps(service, policy)
         if policy is not WEEK:  # switched off a moment ago by a process that died then
             service.buckets[WORK].metageneration = 2
             service.buckets[WORK].updated = service.now()
 
-        began = time.monotonic()
         await door.empty_bucket(WORK, owner=OWNER)
 
         assert time.monotonic() - began >= 0.29

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx import AsyncClient
-from stage import FAST, JOB, Stage, stage
+from stage import FAST, JOB, Stage, service_on, stage
 
-from pyvatti.demo import Running, serve_in_loop
 from pyvatti.sandbox.driver_plans import PLANS, by_job
 from pyvatti.sandbox.kube.resources import JOBS, PODS, SECRETS
 from pyvatti.sandbox.world import World
@@ -263,8 +261,7 @@ async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_pat
                 for name, value in (world.environment(tmp_path) | FAST | SWEEPING).items()
             }
         )
-        async with serve_in_loop(settings) as url, AsyncClient(base_url=url) as client:
-            on = Stage(Running(world, url, client))
+        async with service_on(world, settings) as on:
             await on.until_ready()
             await on.launch()
             await on.until_state("Created")
@@ -275,10 +272,9 @@ async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_pat
             lambda job: job["metadata"]["labels"].pop("app.kubernetes.io/managed-by"),
         )
 
-        async with serve_in_loop(settings) as url, AsyncClient(base_url=url) as client:
-            on = Stage(Running(world, url, client))
+        async with service_on(world, settings) as on:
             await on.until_ready()
-            unseen = await client.get(f"/jobs/{JOB}")
+            unseen = await on.client.get(f"/jobs/{JOB}")
             shown = await on.until_finished()
 
         assert unseen.status_code == 404
