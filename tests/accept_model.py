@@ -188,10 +188,13 @@ class Node:
 
 
 class Process:
-    """A coroutine that can be stood anywhere: it is run anew with the answers up to there."""
+    """A coroutine that can be stood anywhere: it is run anew with the answers up to there.
 
-    def __init__(self, name: str, start: Start) -> None:
-        self.name, self._start = name, start
+    `nonce` is that of a request.
+    """
+
+    def __init__(self, start: Start, nonce: str = "") -> None:
+        self.nonce, self._start = nonce, start
         self.begin = self._run(())
 
     def step(self, node: Node, answer: Any) -> Node:
@@ -263,7 +266,8 @@ def _moves(now: Situation, processes: list[Process]) -> Iterator[Situation]:
     for index, node in enumerate(now.nodes):
         if node is None or node.call is None:
             continue
-        for world, answer, left in _outcomes(now, node.call):
+        for after, answer, left in _outcomes(now, node.call):
+            world = _signed(now.world, after, processes[index].nonce)
             nodes = list(now.nodes)
             nodes[index] = processes[index].step(node, answer)
             yield Situation(world, tuple(nodes), left)
@@ -277,6 +281,16 @@ def _moves(now: Situation, processes: list[Process]) -> Iterator[Situation]:
         yield replace(now, world=put(now.world, JOBS, job), left=left)
     if job is not None and (left := now.left.spend("deleted")) is not None:
         yield replace(now, world=delete(now.world, job, now.left.deleted)[0], left=left)
+
+
+def _signed(before: World, after: World, nonce: str) -> World:
+    """Find a withdrawal that a request began of a Job which another one made."""
+    if not nonce or after.job == before.job or labels.WITHDRAWN in before.job:
+        return after
+    marks = (after.read(JOBS) or {"metadata": {}})["metadata"].get("annotations") or {}
+    if labels.WITHDRAWN in marks and marks[labels.ACCEPT] != nonce:
+        return after.blame("a request withdrew what another one made")
+    return after
 
 
 def _outcomes(now: Situation, call: Call) -> Iterator[tuple[World, Any, Budget]]:

@@ -131,9 +131,9 @@ def doors(**more: Any) -> Any:
     return cast("Any", SimpleNamespace(**(base | more)))
 
 
-def launching(number: int, request: LaunchRequest) -> Coroutine[Any, Any, str]:
+def launching(nonce: str, request: LaunchRequest) -> Coroutine[Any, Any, str]:
     """A POST, at a replica of its own."""
-    NONCE[0] = f"nonce-{number}"
+    NONCE[0] = nonce
     return intake.Intake(doors()).accept(request)
 
 
@@ -201,13 +201,13 @@ class Scene:
 
     def processes(self) -> list[Process]:
         found = [
-            Process(f"launch {number}", partial(launching, number, request))
+            Process(partial(launching, f"nonce-{number}", request), f"nonce-{number}")
             for number, request in enumerate(self.launches)
         ]
         if self.passes:
             replica = partial(acting, self.passes, patient=self.patient, believes=self.finished)
-            found.append(Process("acting", replica))
-        return [*found, Process("ending", ending)] if self.finished else found
+            found.append(Process(replica))
+        return [*found, Process(ending)] if self.finished else found
 
     def world(self) -> World:
         if not self.finished:
@@ -255,7 +255,7 @@ def wrongs(scene: Scene, results: tuple[str, ...], world: World) -> list[str]:
 
 def examine(scene: Scene) -> set[tuple[str, ...]]:
     """Walk through a scene; give what the processes came to, in all orders."""
-    replica = Process("later", partial(acting, ENOUGH, patient=False, believes=scene.finished))
+    replica = Process(partial(acting, ENOUGH, patient=False, believes=scene.finished))
     rest = lru_cache(maxsize=None)(partial(settle, replica=replica))
     ends = {
         (end.world, tuple(node.result if node else "dead" for node in end.nodes))
@@ -269,7 +269,7 @@ def examine(scene: Scene) -> set[tuple[str, ...]]:
 
 SCENES = {
     "one, and whatever fails": Scene(
-        launches=(ONE,), budget=Budget(controller=1, faults=2, deaths=1), passes=1
+        launches=(ONE,), budget=Budget(controller=1, faults=1, deaths=1), passes=1
     ),
     "a repeat": Scene(launches=(ONE, ONE), budget=Budget(controller=1, faults=1)),
     "a repeat and an impatient acting replica": Scene(
