@@ -86,3 +86,27 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+ODD = {  # what is not Cloud Storage's: headers and body, to be sent with any status
+    "nothing": ({}, ""),
+    "text": ({"Content-Type": "text/plain"}, "404 page not found\n"),
+    "a gateway's JSON": ({}, '{"message":"no Route matched with those values"}'),
+    "another API's error": ({}, '{"error":{"code":404,"message":"no","status":"NOT_FOUND"}}'),
+    "HTML": ({"Content-Type": "text/html"}, "<html>no</html>"),
+    "HTML behind a BOM": ({"Content-Type": "text/html"}, "\ufeff<html>no</html>"),
+    "HTML as JSON": ({}, "<html>no</html>"),
+    "the right JSON as text": ({"Content-Type": "text/plain"}, refusal(404, "notFound")),
+    "the right JSON behind a BOM": ({}, "\ufeff" + refusal(404, "notFound")),
+    "another reason": ({}, refusal(404, "accountDisabled")),
+    "another code": ({}, refusal(410, "notFound")),
+    "no reason": ({}, '{"error":{"code":404,"message":"x","errors":[]}}'),
+    "a list": ({}, "[]"),
+    "deep nesting": ({}, "[" * 100_000),
+    "half of it": ({}, refusal(404, "notFound")[:40]),
+}
+
+
+def empty_list() -> str:
+    """Spell the list of a project that has no such bucket."""
+    return json.dumps({"kind": "storage#buckets"})

@@ -172,8 +172,9 @@ async def test_a_log_is_streamed_while_its_container_lives():
             lines = answer.aiter_lines()
             async with asyncio.timeout(PATIENCE):
                 assert "N E X T F L O W" in await anext(lines)
-                on.world.kube.logs.append(pod["metadata"]["uid"], "transfer", "said just now")
-                while await anext(lines) != "said just now":
+                said = "said of user%40example.org just now"
+                on.world.kube.logs.append(pod["metadata"]["uid"], "transfer", said)
+                while await anext(lines) != "said of (redacted) just now":
                     pass
 
 

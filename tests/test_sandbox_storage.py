@@ -102,6 +102,18 @@ async def test_missing_and_foreign_buckets_differ(wire: Wire):
     assert reasons(await wire.delete("/storage/v1/b/their-bucket")) == (403, "forbidden")
 
 
+async def test_bucket_of_another_project_may_grant_something_and_is_never_listed(wire: Wire):
+    wire.service.add_bucket("their-bucket", project="other", grants=["storage.buckets.get"])
+
+    public = await wire.get("/storage/v1/b/their-bucket")
+    objects = await wire.get("/storage/v1/b/their-bucket/o")
+    listed = await wire.get("/storage/v1/b?project=intervene")
+
+    assert public.status_code == 200
+    assert reasons(objects) == (403, "forbidden")
+    assert "items" not in listed.json()
+
+
 async def test_permission_can_be_taken_away(wire: Wire):
     await wire.create("a-bucket")
 

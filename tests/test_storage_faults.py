@@ -145,13 +145,22 @@ async def test_lost_answer_of_the_bucket_delete_is_looked_up():
         assert service.leftovers() == []
 
 
-@pytest.mark.parametrize("fault", [{}, {"after": True}], ids=["before", "after the change"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"status": 503}, id="503 before the change"),
+        pytest.param({"status": 503, "after": True}, id="503 after the change"),
+        pytest.param({"status": 429}, id="429"),
+        pytest.param({"status": 404}, id="a 404 that does not say notFound"),
+        pytest.param({"status": 200}, id="a 200 that is no deletion"),
+    ],
+)
 async def test_failing_part_of_a_batch_is_tried_again(fault: dict[str, Any]):
     async with joined() as (door, service):
         await create_work(door)
         for number in range(150):
             service.put_object(WORK, f"data/{number}", b"acgt")
-        service.fail_parts(503, name="7", count=20, **fault)
+        service.fail_parts(**fault, name="7", count=20)
 
         removal = await door.delete_bucket(WORK, owner=OWNER)
 

@@ -1,6 +1,7 @@
 """Whole stories: the running service on the sandbox, seen through its API and the world."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stage import JOB, Stage, launch_body, payload, stage
 
 from pyvatti.sandbox.kube.jobcontroller import KueueStandIn
 from pyvatti.sandbox.kube.resources import EVENTS, JOBS, PODS, RESOURCEQUOTAS
+from pyvatti.sandbox.storage import error_form
 
 BASE = JOB.lower()
 RESULTS = f"intervene-dev-{BASE}-results"
@@ -261,9 +263,8 @@ async def test_fault_11_a_bucket_name_taken_by_somebody_else_fails_the_job_and_s
 
 async def test_fault_11_a_bucket_that_is_refused_fails_the_job_once_and_leaves_nothing():
     async with stage() as on:
-        on.world.storage.faults.add(
-            "POST", r"/b\?", "status", status=400, body='{"error": {"code": 400, "message": "no"}}'
-        )
+        body = json.dumps(error_form(400, "invalid", "no"))
+        on.world.storage.faults.add("POST", r"/b\?", "status", status=400, body=body)
         await on.launch()
         shown = await on.until_finished()
 

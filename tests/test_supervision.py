@@ -371,7 +371,7 @@ async def test_a_pass_over_seqera_that_breaks_is_a_failed_pass_and_the_next_one_
         async def check(self) -> None:
             raise LookupError(SECRET)
 
-        async def runs(self, _wanted: Any) -> dict[str, Run]:
+        async def runs(self, _wanted: Any, _clean: Any) -> dict[str, Run]:
             if answers:
                 raise answers.pop(0)
             return {run.name: run}
@@ -386,6 +386,7 @@ async def test_a_pass_over_seqera_that_breaks_is_a_failed_pass_and_the_next_one_
         interval=3600,
         clock=lambda: next(moments),
         wanted=lambda: {run.name: now},
+        clean=lambda _name, text: text,
         changed=changed,
     )
     async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
@@ -407,8 +408,12 @@ def test_an_odd_job_costs_its_own_count_alone():
     cache = SimpleNamespace(
         jobs=lambda: [odd, sound], pods=lambda _uid: (), oldest_deletion=lambda: T0
     )
+    remains = SimpleNamespace(stuck=lambda _uid: (), oldest=lambda: None, count=lambda: 0)
     doors: Any = SimpleNamespace(
-        cache=cache, settings=settings(), clock=lambda: T0 + timedelta(seconds=90)
+        cache=cache,
+        remains=remains,
+        settings=settings(),
+        clock=lambda: T0 + timedelta(seconds=90),
     )
     elector: Any = SimpleNamespace(is_follower=False)
 

@@ -265,19 +265,29 @@ class JobActor:
         """Tell whether the driver's Secret stands, where the answer decides something."""
         if job.withdrawn:
             return False  # who withdraws looks itself
-        is_known = State.REQUESTED in job.transitions
         if job.deleting_since is not None:
-            if is_known or self.progress.accepted:
-                return False
-        elif is_known and not has_slot:
+            return not self._knows_accept(job) and await self._prove_accept(job)
+        if State.REQUESTED in job.transitions and not has_slot:
             return False
         own = self._doors.cache.knows_accept(job.uid)
         # Before a release it is looked up in any case: somebody may have deleted it since.
         is_asked = own is None or (own and self.progress.transfer_made)
-        stands = await is_stored(self._doors, job) if is_asked else bool(own)
-        if stands and not self.progress.accepted:
+        if is_asked:
+            return await self._prove_accept(job)
+        return bool(own) and self._note_accept()
+
+    def _knows_accept(self, job: Job) -> bool:
+        """Tell whether it is known without a look, however long ago it was seen."""
+        here = self._doors.cache.was_accepted_here(job.uid) and self._note_accept()
+        return here or job.is_marked or self.progress.accepted
+
+    async def _prove_accept(self, job: Job) -> bool:
+        return await is_stored(self._doors, job) and self._note_accept()
+
+    def _note_accept(self) -> bool:
+        if not self.progress.accepted:
             self.progress = replace(self.progress, accepted=True)
-        return stands
+        return True
 
     def _note_times(self, seen: Observed, now: datetime) -> bool:
         """Take down what is new to us and since when; tell whether there was anything."""

@@ -206,6 +206,10 @@ class Cache:
             return False
         return True if time.monotonic() - ended < OWN_ACCEPT else None
 
+    def was_accepted_here(self, uid: str) -> bool:
+        """Tell whether an accept of this Job was completed here, however long ago."""
+        return self._accepts.get(uid) is not None
+
     def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if new is None:
             if old is not None:

@@ -24,6 +24,7 @@ QUEUE_LIMIT = 1000
 BURST = 50  # Events posted without a pause; a full queue at this pace is told within a minute
 PAUSE = 0.05  # seconds between two after that: a burst of launches must not wait for its Events
 NOTE_LIMIT = 1024  # bytes, by the Events API
+NAME_LIMIT = 200  # characters of the object's name, so that what follows fits into 253
 INSTANCE_LIMIT = 128  # characters, and ours are ASCII
 CONTROLLER = f"{labels.PREFIX}/pyvatti"
 
@@ -99,7 +100,7 @@ class EventRecorder:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             # No generateName: one that ends in a full stop, as client-go's names do, is refused.
-            "metadata": {"name": f"{about.name}.{secrets.token_hex(8)}", "namespace": namespace},
+            "metadata": {"name": _name(about), "namespace": namespace},
             "eventTime": now.isoformat(timespec="microseconds"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._identity[:INSTANCE_LIMIT],
@@ -115,3 +116,8 @@ class EventRecorder:
                 "uid": about.uid,
             },
         }
+
+
+def _name(about: Subject) -> str:
+    """Name an Event after its object, as a DNS name that nobody else has."""
+    return f"{about.name[:NAME_LIMIT].rstrip('-.')}.{secrets.token_hex(8)}"

@@ -5,6 +5,7 @@ thing is, is looked up before it is touched. Each function raises NotOurs with w
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from pyvatti import labels
 from pyvatti.errors import NotOurs, Unavailable
@@ -78,4 +79,6 @@ async def remove_bucket(doors: Doors, name: str, owner: Owner, turn: Turn) -> Re
     if await doors.storage.empty_bucket(name, owner=owner):
         await turn()  # emptying takes time and needs none
     with minding_the_rate(doors):
-        return await doors.storage.delete_bucket(name, owner=owner)
+        removal = await doors.storage.delete_bucket(name, owner=owner)
+    was_there = removal.objects is not None
+    return removal if was_there else replace(removal, removed_at=None)

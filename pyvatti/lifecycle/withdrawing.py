@@ -43,13 +43,17 @@ async def withdraw(doors: Doors, job: Job, *, nonce: str | None = None) -> None:
         doors.cache.drop_lost(job.uid)
         return
     newest: Job | None = job
+    was_marked = job.withdrawn
     for _ in range(TRIES):
         if newest is None or newest.is_marked or nonce not in (None, newest.nonce):
             return
-        if job.withdrawn and not newest.withdrawn:
-            return  # another took the mark back
+        if was_marked and not newest.withdrawn:
+            return  # another found that the accept was complete
         try:
-            await _withdraw(doors, newest)
+            if not newest.withdrawn:
+                newest = await _patch(doors, newest, jobs.withdrawal_patch(newest))
+            was_marked = True
+            await _end(doors, newest)
             return
         except Conflict:
             newest = await find_job(doors, job)
@@ -58,10 +62,8 @@ async def withdraw(doors: Doors, job: Job, *, nonce: str | None = None) -> None:
     raise Conflict(f"Job {job.names.base} changes faster than it can be withdrawn")
 
 
-async def _withdraw(doors: Doors, job: Job) -> None:
-    """Make all steps that are left, each fenced by the version that the one before gave."""
-    if not job.withdrawn:
-        job = await _patch(doors, job, jobs.withdrawal_patch(job))
+async def _end(doors: Doors, job: Job) -> None:
+    """Take the mark of a Job back, or decide and delete. Raises Conflict, NotFound."""
     if not job.withdrawal_decided:
         if await is_stored(doors, job):
             await _patch(doors, job, jobs.restore_patch(job))

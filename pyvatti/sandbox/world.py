@@ -41,7 +41,7 @@ class World:
     are the same for both, as for two clusters of one project.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per choice
         self,
         *,
         namespace: str = "intervene-dev",
@@ -57,9 +57,7 @@ class World:
         self.storage: StorageStandIn = (
             beside.storage if beside else StorageStandIn(project=PROJECT, rate_limit=rate_limit)
         )
-        self.seqera: SeqeraStandIn = (
-            beside.seqera if beside else SeqeraStandIn(workspace=WORKSPACE)
-        )
+        self.seqera: SeqeraStandIn = beside.seqera if beside else SeqeraStandIn(workspace=WORKSPACE)
         self.backend = BackendStandIn()
         self.service_token: str | None = None  # the service's own; None: the administrator's
         self._speed, self._plans = speed, plans
