@@ -115,6 +115,7 @@ def readings(text: str) -> list[str]:
 @example(("u0041bcdef", "\\u0041bcd%65f"))
 @example(("name.of.it", "C:\\name.of.it"))
 @example(("00000000", "%00%25253000%25253000"))
+@example(("a%2Fbcdefgh", "\\u0061%2Fbcdefgh"))
 @example(("00:00000", "%00\\:00000"))
 @example(("00000ä%0", "00000\\u00e4%00"))
 def test_no_value_is_left_in_any_form_whatever_stands_around_it(case):
@@ -140,7 +141,7 @@ def test_no_value_is_left_in_a_stream_however_it_is_cut_into_chunks(case, sizes)
     assert not remains(value, passed.decode(errors="replace"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40), st.lists(values, max_size=3))
 def test_what_comes_out_is_valid_text_and_again_the_same(text, hidden_values):
     redactor = Redactor(hidden_values)
