@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from builders import INSTALLATION, NAMES, T0, at, ended, job, run, running, seen, settings
 from kube_scripted import HTML, Step, answer, failure, missing, scripted
 from kube_scripted import running as in_background
 from patience import PATIENCE
 from stage import FAST, JOB, Stage, service_on, staged
+from stage import FAST, JOB, Stage, launch_body, service_on, staged
 from structlog.testing import capture_logs
 
 from pyvatti.errors import NamespaceTerminating, NotOurs, PyvattiError, Unavailable
@@ -420,6 +422,12 @@ def is_gone(on: Stage) -> bool:
     return on.world.kube.store.find(NAMESPACES, "", on.world.namespace) is None
 
 
+async def ask_for_ever(on: Stage) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            await on.client.get("/healthz")
+
+
 def keep_namespace(on: Stage) -> None:
     """Let something of somebody else's hold the namespace."""
     held = {"metadata": {"name": "held", "finalizers": ["example.org/held"]}}
@@ -441,21 +449,32 @@ async def test_everything_goes_at_once_the_lease_first_and_the_holder_goes_on():
         await on.until_state("Deployed")
         await on.launch("INTP00000000514")
 
+        on.world.backend.down = True
         drop_namespace(on)
+        await on.until(lambda: not on.world.storage.buckets, "buckets go before the backend hears")
+        answers = [
+            await on.client.get("/readyz"),
+            await on.client.post("/launch", json=launch_body("INTP00000000515")),
+        ]
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert all("namespace is being deleted" in answer.text for answer in answers)
+        on.world.backend.down = False
         await on.until(lambda: is_gone(on), "the namespace goes")
 
         assert on.told()[-1] == "failed"
         assert on.told("INTP00000000514")[-1] == "failed"
         assert on.leftovers() == []
-        ready = await on.client.get("/readyz")
-        assert (ready.status_code, "namespace" in ready.json()["detail"]) == (503, True)
+        with pytest.raises(httpx.TransportError):  # the process has nothing left to do, and ends
+            await ask_for_ever(on)
 
 
 async def test_results_outlive_the_records_that_go_with_the_namespace():
-    async with unordered("success", SWEEP_INTERVAL="0.2") as on:
+    async with unordered("success", SWEEP_INTERVAL="0.2", STOP_GRACE="0.5") as on:
         await on.launch()
         await on.until_finished()
         keep_namespace(on)
+        on.world.backend.down = True
+        await on.launch("INTP00000000514")  # its end cannot be told: the service stays
         for bucket in on.world.storage.buckets.values():
             bucket.created = datetime.now(UTC) - timedelta(hours=2)
 

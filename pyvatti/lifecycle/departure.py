@@ -37,9 +37,14 @@ class Departure:
         self._supervisor = supervisor
 
     async def run(self) -> NoReturn:
-        """Wake all work once the namespace is being deleted; then rest until cancelled."""
+        """Wake all work once the namespace is being deleted; end the process when all is done.
+
+        A pod that missed its SIGTERM would hold the namespace for its whole grace.
+        """
         await self._doors.home.wait_going()
         self._wake()
+        await self._finish(lambda: True)
+        self._supervisor.end()
         await asyncio.Event().wait()
         raise AssertionError("nobody sets this event")
 
@@ -55,7 +60,7 @@ class Departure:
         log.warning("stopping with the namespace: cleaning up first", jobs=jobs, seconds=grace)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await self._finish()
+                await self._finish(self._has_hope)
         await self._say_what_is_left()
 
     async def _is_going(self) -> bool:
@@ -70,8 +75,8 @@ class Departure:
                 log.info("own namespace not read", error=str(error) or "timeout")
         return False
 
-    async def _finish(self) -> None:
-        """Wait until no job is left, or until it is certain that none will come to us."""
+    async def _finish(self, has_hope: Callable[[], bool]) -> None:
+        """Wait until no job is left, or there is no hope for those that are."""
         cache, changed = self._doors.cache, asyncio.Event()
 
         def note(_base: str) -> None:
@@ -79,7 +84,7 @@ class Departure:
 
         cache.listen(note)
         try:
-            while (cache.jobs() or not cache.is_synced) and self._has_hope():
+            while (cache.jobs() or not cache.is_synced) and has_hope():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(GLANCE):
                         await changed.wait()
