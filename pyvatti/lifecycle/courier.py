@@ -112,6 +112,9 @@ class Courier:
         """
         attempts = self._doors.attempts
         async with attempts.turn(self.uid):
+            job = self._doors.cache.job(self.base, self.uid) or job
+            if not _is_due(job):  # whoever had the turn before told it
+                return 0.0
             notice = attempts.newest(self.uid, job.pending[0])
             if notice.delivery is Delivery.PENDING:
                 reply = await self._doors.backend.tell(job.names.job_id, self.uid, notice)
