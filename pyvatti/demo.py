@@ -294,7 +294,11 @@ async def _sum_up(scenario: Scenario, stack: Running, say: Say, *, finished: boo
     say(f"backend took {', '.join(told)}")
     for removal in view["removed"]:
         count = "" if removal["objects"] is None else f" with {removal['objects']} objects"
-        say(f"removed      {removal['resource']}{count}, absence proven by a second look")
+        seen = f"seen to be gone at {removal['proven_absent_at']}"
+        how = seen if removal["removed_at"] else f"not there when looked for; {seen}"
+        say(f"removed      {removal['resource']}{count}, {how}")
+    for item in view["remaining"]:
+        say(f"REMAINS      {item['resource']}: {item['reason']}")
     for name in sorted(kept):
         say(f"kept         bucket/{name}: the results, until their lifecycle rule deletes them")
     say(f"kept         ConfigMap {BASE}-record: what happened, no personal data")

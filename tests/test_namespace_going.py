@@ -15,7 +15,6 @@ from builders import INSTALLATION, NAMES, T0, at, ended, job, run, running, seen
 from kube_scripted import HTML, Step, answer, failure, missing, scripted
 from kube_scripted import running as in_background
 from patience import PATIENCE
-from stage import FAST, JOB, Stage, service_on, staged
 from stage import FAST, JOB, Stage, launch_body, service_on, staged
 from structlog.testing import capture_logs
 
