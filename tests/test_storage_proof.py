@@ -259,6 +259,7 @@ async def test_odd_list_of_objects_empties_nothing(answer: dict[str, Any]):
             await door.empty_bucket(WORK, owner=OWNER)
 
         assert stands(service)
+        assert service.counters["batch"] == 0
 
 
 def hold(service: StorageStandIn, name: str, **properties: Any) -> None:

@@ -227,13 +227,13 @@ def of_status(status: int | None, text: str, retry_after: float | None = None) -
 def _of_answer(what: str, exc: Any) -> PyvattiError:
     """Give our error for Google's own; the client's text, which repeats the URL, is left out."""
     answer = exc.response
-    refusal = answer is not None and read_refusal(
-        answer.status_code, answer.headers.get("Content-Type") or "", answer.content
-    )
-    said = f"{refusal.reason}: {refusal.message}" if refusal else type(exc).__name__
-    headers = answer.headers if answer is not None else {}
-    pause = retry_after(headers, most=LONGEST_PAUSE)
-    return of_status(exc.code, f"{what}: {exc.code} {said}", pause)
+    if answer is None:
+        return of_status(exc.code, f"{what}: {exc.code} {exc.message}")
+    content_type = answer.headers.get("Content-Type") or ""
+    refusal = read_refusal(answer.status_code, content_type, answer.content)
+    said = f" {refusal.reason}: {refusal.message}" if refusal else ""
+    pause = retry_after(answer.headers, most=LONGEST_PAUSE)
+    return of_status(exc.code, f"{what}: {exc.code}{said}", pause)
 
 
 def _kind(exc: BaseException) -> str:
