@@ -61,6 +61,8 @@ ATTACKS = {
     "undefined": "(nothing|default('')).__class__",
     "exception": "settings.tower_token.get_secret_value()",
     "settings' methods": "settings.model_dump()",
+    "the request's methods": "request.model_dump()",
+    "methods within the request": "request.globus_details.files[0].model_copy()",
     "names' methods": "names.__replace__(base='x')",
     "changed settings": "settings.update({'gcp_project': 'x'})",
     "changed names": "names.pop('base')",
