@@ -106,8 +106,8 @@ class Scene:
 class Trick:
     """`before` the launch, `during` the job, and `undo`, after which the job must come to rest.
 
-    `remains`: something of the job stands at the end, and the report has to name it. `patience`: the
-    seconds it may take.
+    `remains`: something of the job stands at the end, and the report has to name it. `patience`:
+    the seconds it may take.
     """
 
     name: str

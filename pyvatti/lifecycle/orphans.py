@@ -1,10 +1,11 @@
 """Finds Pods and Secrets of ours whose Job is gone, and Jobs nobody can see any more.
 
-Used by the sweeper alone. Reads metadata, never the content of a Secret; what the API server does
+Used by the sweeper alone. Uses metadata, never the content of a Secret; what the API server does
 not itself say to be gone counts as there, and what is not ours in all respects is left alone.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -12,10 +13,12 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.jobs import (
+    names_for,
     read_time,
     why_left_pod_not_ours,
     why_left_secret_not_ours,
     why_not_ours,
+    why_secret_not_of,
 )
 from pyvatti.kube import JOBS, PODS, SECRETS, Kind
 from pyvatti.lifecycle.doors import Doors
@@ -39,19 +42,21 @@ class Orphans:
         self._doors, self._guards, self._strangers = doors, guards, strangers
 
     async def restore_jobs(self) -> None:
-        """Put labels back on Jobs of ours that our selector does not find."""
-        instance = self._doors.settings.instance
-        for raw in await self._listed(JOBS, f"{labels.JOB_ID},{labels.INSTANCE}={instance}"):
-            if _is_lost(raw, self._doors.installation):
+        """Put labels back on Jobs of ours whose labels do not say so any more."""
+        for raw in await self._listed(JOBS, labels.JOB_ID):
+            if _may_be_edited(raw, self._doors.installation):
                 metadata = raw["metadata"]
                 item = Item("job", metadata["name"], metadata["uid"], JOBS)
                 await self._guards.run(item, partial(self._restore, raw))
 
     async def _restore(self, raw: Manifest) -> None:
-        metadata = raw["metadata"]
-        identity = labels.identity(self._doors.installation, labels.DRIVER)
+        metadata, whose = raw["metadata"], self._doors.installation
+        secret = await self._doors.kube.get(SECRETS, metadata["name"])
+        if not _is_ours_by(raw, secret, whose):
+            return
+        marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
         fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
-        patch = {"metadata": {**fence, "labels": identity}}
+        patch = {"metadata": {**fence, "labels": marks}}
         await self._doors.kube.merge_patch(JOBS, metadata["name"], patch)
         metrics.swept.labels("job").inc()
         log.warning("lost job found", job=metadata["name"])
@@ -108,20 +113,38 @@ class Orphans:
                 return found
 
 
-def _is_lost(raw: Manifest, whose: Installation) -> bool:
-    """Tell whether a Job is ours and lost labels that do not say whose it is.
+def _may_be_edited(raw: Manifest, whose: Installation) -> bool:
+    """Tell whether a Job holds our finalizer and does not say whose it is in all its labels."""
+    metadata = raw["metadata"]
+    found = metadata.get("labels") or {}
+    its = replace(whose, instance=found.get(labels.INSTANCE) or whose.instance)
+    marks = {**labels.identity(its, labels.DRIVER), labels.JOB_ID: metadata["name"]}
+    is_intact = marks.items() <= found.items()  # ours, or of another release in this Namespace
+    return labels.FINALIZER in (metadata.get("finalizers") or ()) and not is_intact
 
-    A copy or a restored Job names another Namespace: it is not adopted.
+
+def _is_ours_by(raw: Manifest, secret: Manifest | None, whose: Installation) -> bool:
+    """Tell whether a Job whose labels were edited is ours: they, or its own Secret's, still say so.
+
+    A copy or a restored Job names another Namespace and has another uid: it is not adopted.
     """
     metadata = raw["metadata"]
-    identity = labels.identity(whose, labels.DRIVER)
-    found = metadata["labels"]
-    if labels.FINALIZER not in (metadata.get("finalizers") or ()):
+    found = metadata.get("labels") or {}
+    marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
+    mended = {**raw, "metadata": {**metadata, "labels": found | marks}}
+    if why_not_ours(mended, whose):
         return False
-    if identity.items() <= found.items() or found.get(labels.NAMESPACE_UID) != whose.namespace_uid:
-        return False
-    mended = {**raw, "metadata": {**metadata, "labels": found | identity}}
-    return not why_not_ours(mended, whose)
+    names = names_for(metadata["name"], whose.namespace, metadata["uid"])
+    is_secret_its = (
+        secret is not None
+        and bool(secret["metadata"].get("ownerReferences"))
+        and labels.is_of(secret, whose)
+        and not why_secret_not_of(secret, names, whose)
+    )
+    is_named = found.get(labels.NAMESPACE_UID) == whose.namespace_uid and (
+        found.get(labels.INSTANCE) == whose.instance
+    )
+    return is_secret_its or is_named
 
 
 def is_old(created: datetime | None, now: datetime) -> bool:
