@@ -21,6 +21,7 @@ from pyvatti.kube import Elector, Home, KubeClient
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import SteadyClock, utc_now
 from pyvatti.lifecycle.controller import Controller
+from pyvatti.lifecycle.departure import Departure
 from pyvatti.lifecycle.doors import Clock, Doors, Limits
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.lifecycle.gauges import keep_gauges
@@ -95,6 +96,7 @@ async def run_service(
             retry_period=settings.retry_period,
         )
         controller = Controller(doors, supervisor, lambda: elector.may_act)
+        departure = Departure(doors, elector, supervisor, controller.wake_all)
         permissions = Permissions(doors.kube)
         service = Service(doors, elector, controller, permissions, supervisor)
         parts = {
@@ -106,10 +108,12 @@ async def run_service(
             "gauges": keep_gauges(doors, elector),
             "permissions": permissions.watch(),
             "heart": service.beat(),
+            "departure": departure.run(),
         }
         try:
             async with supervisor.running(parts):
                 yield service
+                await departure.see_through()
         finally:
             with contextlib.suppress(PyvattiError, TimeoutError):
                 async with asyncio.timeout(settings.retry_period.total_seconds() * 2):

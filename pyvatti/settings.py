@@ -264,6 +264,10 @@ class Settings(BaseSettings):
     retry_period: Seconds = Field(
         timedelta(seconds=2), description="Time between two attempts on the Lease"
     )
+    stop_grace: Seconds = Field(
+        timedelta(seconds=560),
+        description="Longest clean-up after SIGTERM while the namespace is being deleted",
+    )
 
     # Defined by their libraries; read here so that start-up can speak about them
     storage_emulator_host: str = Field("", description="Address of a Cloud Storage stand-in")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import structlog
@@ -31,6 +32,7 @@ from pyvatti.settings import Settings, secret_values
 STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 STAY_SECONDS = (1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
 CALL_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 30)
+SWEPT_KINDS = ("bucket", "pod", "secret", "job", "record")
 NEIGHBOURS = ("kubernetes", "seqera", "storage", "backend")
 
 
@@ -126,7 +128,7 @@ class Metrics:
         self.leader = Gauge("pyvatti_leader", "1 while this replica acts", registry=self.registry)
         self.oldest_undeleted = Gauge(
             "pyvatti_oldest_undeleted_seconds",
-            "Age of the oldest finished job whose data is not yet proven deleted",
+            "Age of the oldest finished job, live or recorded, whose data was not seen to be gone",
             registry=self.registry,
         )
         self.fresh = Gauge(
@@ -158,6 +160,23 @@ class Metrics:
             ["part", "error"],
             registry=self.registry,
         )
+        self.sweep_failing = Gauge(
+            "pyvatti_sweep_failing",
+            "Things the sweeper fails at and tries again ever later, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.set_aside = Gauge(
+            "pyvatti_set_aside",
+            "Things that carry our labels and are not ours, or not understood, by kind: left alone",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.data_remains = Gauge(
+            "pyvatti_data_remains",
+            "Finished jobs of which something was not deleted or not seen to be gone",
+            registry=self.registry,
+        )
         self.passes = Counter(
             "pyvatti_passes", "Passes made over single jobs", registry=self.registry
         )
@@ -168,19 +187,22 @@ class Metrics:
 
         Prometheus sees an increase only between two samples of one series.
         """
-        for event in Event:
-            for delivery in (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED):
-                self.notices.labels(event.value, delivery.value)
-        for kind in ("bucket", "pod", "secret", "job", "record", "results"):
+        ends = (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED)
+        for event, delivery in product(Event, ends):
+            self.notices.labels(event.value, delivery.value)
+        for kind in (*SWEPT_KINDS, "results"):
             self.swept.labels(kind)
         for error in ("Rejected", "Denied", "Unavailable", "QueueFull"):
             self.events_refused.labels(error)
+        for kind in SWEPT_KINDS:
+            self.sweep_failing.labels(kind)
+            self.set_aside.labels(kind)
         for answer in ("201", "503"):
             self.accepted.labels(answer)
         for neighbour in NEIGHBOURS:
             self.neighbour_calls.labels(neighbour)
-            for error in ("Denied", "Unavailable"):
-                self.neighbour_errors.labels(neighbour, error)
+        for neighbour, error in product(NEIGHBOURS, ("Denied", "Unavailable")):
+            self.neighbour_errors.labels(neighbour, error)
 
     def page(self) -> tuple[bytes, str]:
         """Give the exposition text and its content type."""

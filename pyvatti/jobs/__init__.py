@@ -10,11 +10,19 @@ from pyvatti.jobs.annotations import (
     dump_verdict,
     parse,
 )
+from pyvatti.jobs.belonging import (
+    why_left_pod_not_ours,
+    why_left_secret_not_ours,
+    why_pod_not_of,
+    why_record_not_ours,
+    why_secret_not_of,
+)
 from pyvatti.jobs.bounds import read_time
 from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
+    decided_patch,
     finalizer_patch,
     identity_patch,
     name_marks,
@@ -29,13 +37,15 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job, why_not_ours
+from pyvatti.jobs.reading import JOB_NAME, read_job, why_not_ours
 
 __all__ = [
+    "JOB_NAME",
     "Unreadable",
     "add_notice",
     "bucket_prefix",
     "created_patch",
+    "decided_patch",
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",
@@ -55,7 +65,12 @@ __all__ = [
     "repair_patch",
     "restore_patch",
     "transition_patch",
+    "why_left_pod_not_ours",
+    "why_left_secret_not_ours",
     "why_not_ours",
+    "why_pod_not_of",
+    "why_record_not_ours",
+    "why_secret_not_of",
     "withdrawal_patch",
     "witness_patch",
 ]

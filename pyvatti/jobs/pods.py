@@ -45,6 +45,7 @@ def read_pod(raw: Manifest, clean: Clean = clean_unknown) -> Pod:
         waiting=_waiting(init, clean) or _waiting(main, clean),
         unschedulable=_unschedulable(conditions.get("PodScheduled"), clean),
         disruption=_true_reason(conditions.get("DisruptionTarget")),
+        finalizers=tuple(metadata.get("finalizers") or ()),
     )
 
 

@@ -72,7 +72,9 @@ def read_job(
         witness=said.witness,
         broken=tuple(said.broken),
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
+        nonce=annotations.get(labels.ACCEPT, ""),
         withdrawn=labels.WITHDRAWN in annotations,
+        withdrawal_decided=annotations.get(labels.WITHDRAWN) == labels.DECIDED,
         label=(metadata.get("labels") or {}).get(labels.STATE, ""),
         edited=_edited(metadata, names, state),
     )

@@ -23,7 +23,7 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.turns import minding_the_rate, take_turn
 from pyvatti.lifecycle.withdrawing import withdraw
-from pyvatti.lifecycle.writing import JobWriter
+from pyvatti.lifecycle.writing import JobWriter, Wrote
 from pyvatti.models import Job, Manifest, State, Verdict
 from pyvatti.policy import Observed, Progress
 from pyvatti.policy import actions as act
@@ -81,13 +81,13 @@ class Hands:
                 return await self._make_transfer_secret(job, done)
             case act.Enqueue():
                 queue = self._doors.settings.kueue_queue
-                await self._writer.patch(job, lambda now_job: jobs.queue_patch(now_job, queue))
-                self._writer.note(job, "Enqueued", f"handed to Kueue queue {queue}")
+                if await self._is_written(job, lambda it: jobs.queue_patch(it, queue)):
+                    self._writer.note(job, "Enqueued", f"handed to Kueue queue {queue}")
             case act.Release():
                 await self._release(job)
             case act.NoteCreated():
-                await self._writer.patch(job, lambda now_job: self._created(now_job, release=False))
-                self._note_stay(job)
+                if await self._is_written(job, lambda it: self._created(it, release=False)):
+                    self._note_stay(job)
             case act.AskSeqera():
                 await self._runs.ask(job.names.run_name)
             case act.LookForReport():
@@ -106,6 +106,8 @@ class Hands:
                 return await self._clearing.remove_strays(job, done)
             case act.RemoveBucket(name=name):
                 return await self._clearing.remove_bucket(job, name, done)
+            case act.LookAgain(resources=resources):
+                return await self._clearing.look_again(job, resources, done)
             case act.WriteRecord():
                 return await self._clearing.write_record(job, done)
             case act.LetGo():
@@ -119,9 +121,14 @@ class Hands:
                 assert_never(step)
         return done
 
+    async def _is_written(self, job: Job, build: Callable[[Job], Manifest | None]) -> bool:
+        """Write to the Job; tell whether that took place: only then is the step reported."""
+        return await self._writer.patch(job, build) is Wrote.WRITTEN
+
     async def _repair(self, job: Job) -> None:
         identity = labels.identity(self._doors.installation, labels.DRIVER)
-        await self._writer.patch(job, lambda now_job: jobs.repair_patch(now_job, identity))
+        if not await self._is_written(job, lambda it: jobs.repair_patch(it, identity)):
+            return
         what = ", ".join(job.edited) or "a label or finalizer"
         log.warning("job was edited and is repaired", what=what)
         self._writer.note(
@@ -144,7 +151,8 @@ class Hands:
             newest = self._doors.cache.job(job.names.base, job.uid)
             if newest is None or newest.deleting_since is not None or not self.has_slot(newest):
                 return
-            await self._writer.patch(job, lambda now_job: self._created(now_job, release=True))
+            if not await self._is_written(job, lambda it: self._created(it, release=True)):
+                return
         self._note_stay(job)
         log.info("job released")
         self._writer.note(job, "Released", "buckets and Secrets are in place; the driver may start")
@@ -159,7 +167,8 @@ class Hands:
                 return None  # what was seen was old: its event is in the outbox
             return jobs.transition_patch(newest, verdict, now, step.witness)
 
-        await self._writer.patch(job, build)
+        if not await self._is_written(job, build):
+            return
         if job.state is not verdict.state:
             self._note_stay(job)
         if verdict.reason == "RunSucceededDespiteExitStatus":
@@ -206,9 +215,13 @@ class Hands:
             found = await self._doors.kube.get(SECRETS, job.names.transfer_secret)
             if found is None:
                 raise
-            if labels.owner_uid(found) != job.uid:
+            if why := jobs.why_secret_not_of(found, job.names, self._doors.installation):
                 name = job.names.transfer_secret
-                raise NotOurs(f"Secret {name} belongs to somebody else") from None
+                raise NotOurs(f"Secret {name} belongs to somebody else: {why}") from None
+            if labels.owner_uid(found) != job.uid:  # restored: an earlier job's of this id
+                uid, name = found["metadata"]["uid"], job.names.transfer_secret
+                await self._doors.kube.delete(SECRETS, name, uid=uid, propagation="Background")
+                raise Conflict(f"Secret {name} was an earlier job's and is removed") from None
         return replace(done, transfer_made=True, transfer_gone=False)
 
     async def _look_for_report(self, job: Job, done: Progress) -> Progress:

@@ -15,10 +15,10 @@ import structlog
 from pyvatti import labels
 from pyvatti.errors import Unavailable
 from pyvatti.guard import Guard
-from pyvatti.jobs import read_job, read_pod, why_not_ours
+from pyvatti.jobs import names_for, read_job, read_pod, why_not_ours, why_pod_not_of
 from pyvatti.kube import JOBS, PODS, Home, Informer, KubeClient, WatchLimits
 from pyvatti.lifecycle.personal import Personal
-from pyvatti.lifecycle.slimming import merge, slim_job, slim_pod
+from pyvatti.lifecycle.trimming import merge, slim_job, slim_pod
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
 
 log = structlog.get_logger(__name__)
@@ -206,6 +206,10 @@ class Cache:
             return False
         return True if time.monotonic() - ended < OWN_ACCEPT else None
 
+    def was_accepted_here(self, uid: str) -> bool:
+        """Tell whether an accept of this Job was completed here, however long ago."""
+        return self._accepts.get(uid) is not None
+
     def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if new is None:
             if old is not None:
@@ -288,17 +292,32 @@ class Cache:
         except UNREADABLE as error:
             self._guard.note(_name_of(raw), error)
             return
-        mine = self._pods.setdefault(pod.job_uid, {})
+        mine = self._pods.get(pod.job_uid, {})
+        if pod.uid not in mine and (new is None or self._is_foreign_pod(new, pod)):
+            return  # what it says of a job is not believed
         if new is not None:
-            mine[pod.uid] = pod
+            self._pods[pod.job_uid] = {**mine, pod.uid: pod}
         else:
-            mine.pop(pod.uid, None)
-            if pod.job_uid in self._base_of:
-                self._vanished[pod.job_uid] = pod
-        if not mine:
-            del self._pods[pod.job_uid]
+            self._forget_pod(pod)
         if (base := self._base_of.get(pod.job_uid)) is not None:
             self._announce(base)
+
+    def _forget_pod(self, pod: Pod) -> None:
+        mine = self._pods[pod.job_uid]
+        del mine[pod.uid]
+        if not mine:
+            del self._pods[pod.job_uid]
+        if pod.job_uid in self._base_of:
+            self._vanished[pod.job_uid] = pod
+
+    def _is_foreign_pod(self, raw: Manifest, pod: Pod) -> bool:
+        """Tell whether a Pod only looks like one of a Job: it was copied, or is somebody else's."""
+        installation = self._home.installation
+        base = (raw["metadata"].get("labels") or {}).get(labels.JOB_ID, "")
+        names = names_for(base, installation.namespace, pod.job_uid)
+        if why := why_pod_not_of(raw, names, installation):
+            log.debug("pod is not ours and is not believed", pod=pod.name, why=why)
+        return bool(why)
 
     def _announce(self, base: str) -> None:
         for listener in tuple(self._listeners):

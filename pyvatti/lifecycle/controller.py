@@ -99,9 +99,7 @@ class Controller:
             group.create_task(watch("run follower", self._runs.follow()))
             with foreign.about(lambda: None):  # what it meets is of jobs that nobody knows
                 group.create_task(watch("sweeper", Sweeper(self._doors).run()))
-            for job in self._doors.cache.jobs():
-                with self._guard.around(job.names.base):
-                    self._job_changed(job.names.base)
+            self.wake_all()
             await watch("dispatcher", self._dispatch(group))
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
@@ -150,6 +148,12 @@ class Controller:
             actor.poke()
         if (courier := self._couriers.pop(base, None)) is not None:
             courier.poke()
+
+    def wake_all(self) -> None:
+        """Make a pass over every job soon: something about all of them changed."""
+        for job in self._doors.cache.jobs():
+            with self._guard.around(job.names.base):
+                self._job_changed(job.names.base)
 
     def _job_changed(self, base: str) -> None:
         self._bases.add(base)

@@ -1,4 +1,4 @@
-"""PURE: what the cache keeps of Jobs and Pods, and how a patch changes what it kept."""
+"""What is kept in memory of Jobs and Pods, and what a patch makes of it. PURE."""
 
 from pyvatti import labels
 from pyvatti.models import Manifest
@@ -12,6 +12,13 @@ POD_METADATA = (
     "finalizers",
     "labels",
     "ownerReferences",
+)
+POD_LABELS = (  # they say whose it is
+    labels.MANAGED_BY,
+    labels.INSTANCE,
+    labels.NAMESPACE_UID,
+    labels.JOB_ID,
+    labels.CONTROLLER_UID,
 )
 
 
@@ -43,5 +50,5 @@ def slim_pod(raw: Manifest) -> Manifest:
     kept["conditions"] = [item for item in status.get("conditions") or () if item["type"] in told]
     metadata = {key: raw["metadata"][key] for key in POD_METADATA if key in raw["metadata"]}
     found = metadata.get("labels") or {}
-    metadata["labels"] = {labels.CONTROLLER_UID: found.get(labels.CONTROLLER_UID, "")}
+    metadata["labels"] = {key: found[key] for key in POD_LABELS if key in found}
     return {"metadata": metadata, "status": kept}
