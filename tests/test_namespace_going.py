@@ -92,14 +92,16 @@ async def test_a_refused_creation_makes_it_look_at_once_but_not_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(home_module, "LEAST_PAUSE", 0.05)
+    monkeypatch.setattr(home_module, "LOOK_PAUSE", 3600.0)
     steps = {"GET": [namespace(), namespace(), GOING], "POST": [TERMINATING]}
     async with scripted(tmp_path, **steps) as (server, client):
         home = Home(client, "it")
         async with in_background(home.run()):
             await home.wait()
-            while not home.is_going:
-                with pytest.raises(NamespaceTerminating):
-                    await client.create(CONFIGMAPS, {"metadata": {"name": "x"}})
+            async with asyncio.timeout(20):
+                while not home.is_going:
+                    with pytest.raises(NamespaceTerminating):
+                        await client.create(CONFIGMAPS, {"metadata": {"name": "x"}})
 
         assert len(server.seen("GET")) == 3
 
