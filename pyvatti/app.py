@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import structlog
 from fastapi import FastAPI
 
+from pyvatti import foreign
 from pyvatti.api import Service, make_api
 from pyvatti.backend import Backend
 from pyvatti.errors import PyvattiError
@@ -20,6 +21,7 @@ from pyvatti.kube import Elector, Home, KubeClient
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import SteadyClock, utc_now
 from pyvatti.lifecycle.controller import Controller
+from pyvatti.lifecycle.departure import Departure
 from pyvatti.lifecycle.doors import Clock, Doors, Limits
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.lifecycle.gauges import keep_gauges
@@ -27,7 +29,7 @@ from pyvatti.lifecycle.permissions import Permissions
 from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.manifests import Renderer
 from pyvatti.seqera import Seqera
-from pyvatti.settings import Settings
+from pyvatti.settings import Settings, secret_values
 from pyvatti.storage import BucketLimiter, Storage
 
 log = structlog.get_logger(__name__)
@@ -83,6 +85,7 @@ async def run_service(
         log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
     supervisor = supervisor or Supervisor()
     async with AsyncExitStack() as stack:
+        stack.enter_context(foreign.hiding(secret_values(settings)))
         doors = await _open_doors(settings, stack, limits or Limits(), clock or SteadyClock())
         elector = Elector(
             doors.kube,
@@ -93,6 +96,7 @@ async def run_service(
             retry_period=settings.retry_period,
         )
         controller = Controller(doors, supervisor, lambda: elector.may_act)
+        departure = Departure(doors, elector, supervisor, controller.wake_all)
         permissions = Permissions(doors.kube)
         service = Service(doors, elector, controller, permissions, supervisor)
         parts = {
@@ -104,10 +108,12 @@ async def run_service(
             "gauges": keep_gauges(doors, elector),
             "permissions": permissions.watch(),
             "heart": service.beat(),
+            "departure": departure.run(),
         }
         try:
             async with supervisor.running(parts):
                 yield service
+                await departure.see_through()
         finally:
             with contextlib.suppress(PyvattiError, TimeoutError):
                 async with asyncio.timeout(settings.retry_period.total_seconds() * 2):

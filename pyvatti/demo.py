@@ -5,6 +5,7 @@ Tells what happens as the world sees it; the service is not touched.
 
 import asyncio
 import json
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -201,7 +202,7 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
     server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
     supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(sockets=[listener]))
+        group.create_task(_serve(server, listener, supervisor))
         while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
             await asyncio.sleep(0.01)
         failure: BaseException | None = None
@@ -212,12 +213,17 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
         server.should_exit = True
     if failure is not None:
         raise failure
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, supervisor: Supervisor) -> None:
+    """Serve until told to stop; raise RuntimeError where a part of the service ended by itself."""
+    await server.serve(sockets=[listener])
     if supervisor.failure:
         raise RuntimeError(f"a part of the service ended: {supervisor.failure}")
 
 
 async def _wait_ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEMO_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.05)
 
@@ -288,7 +294,11 @@ async def _sum_up(scenario: Scenario, stack: Running, say: Say, *, finished: boo
     say(f"backend took {', '.join(told)}")
     for removal in view["removed"]:
         count = "" if removal["objects"] is None else f" with {removal['objects']} objects"
-        say(f"removed      {removal['resource']}{count}, absence proven by a second look")
+        seen = f"seen to be gone at {removal['proven_absent_at']}"
+        how = seen if removal["removed_at"] else f"not there when looked for; {seen}"
+        say(f"removed      {removal['resource']}{count}, {how}")
+    for item in view["remaining"]:
+        say(f"REMAINS      {item['resource']}: {item['reason']}")
     for name in sorted(kept):
         say(f"kept         bucket/{name}: the results, until their lifecycle rule deletes them")
     say(f"kept         ConfigMap {BASE}-record: what happened, no personal data")

@@ -14,7 +14,8 @@ PyvattiError
 │   ├── Rejected            a neighbour refuses this very request
 │   │   ├── NotFound        what should be written to does not exist
 │   │   └── NamespaceTerminating    nothing can be created there any more
-│   └── NotOurs             the thing exists and belongs to somebody else
+│   ├── NotOurs             the thing exists and belongs to somebody else
+│   └── Undeletable         it is ours and held fast: a person must act
 └── RequestError            the caller's fault
     ├── InvalidRequest
     ├── JobNotFound
@@ -24,6 +25,8 @@ PyvattiError
 
 import re
 
+from pyvatti import foreign
+
 TEXT_LIMIT = 256
 _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic) [\w.~+/=-]{16,}")
 
@@ -31,9 +34,11 @@ _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic) [\w.~+/=-]{16,}")
 def trim(text: str) -> str:
     """Cut a foreign text to 256 characters on one line, for logs and error messages.
 
-    Some gateways repeat the header of a request in their error page: credentials are left out.
+    It comes out without configured secrets and without what the job at hand must not tell. Some
+    gateways repeat the header of a request in their error page: other credentials go too.
     """
-    return _CREDENTIAL.sub(r"\1 (redacted)", " ".join(text.split()))[:TEXT_LIMIT]
+    line = " ".join(foreign.clean(text).split())
+    return _CREDENTIAL.sub(r"\1 (redacted)", line)[:TEXT_LIMIT]
 
 
 class PyvattiError(Exception):
@@ -97,7 +102,15 @@ class NamespaceTerminating(Rejected):
 
 
 class NotOurs(PermanentError):
-    """The thing exists and does not carry our identity: it is never touched."""
+    """The thing exists and is not ours: it is never touched. The message says what did not fit."""
+
+
+class Undeletable(PermanentError):
+    """Something of ours is held fast by a hold, a retention or a permission.
+
+    Until a person acts it stays, so it is tried again seldom, and shown. The message names the
+    place, how many and why, never an object: file names may be personal.
+    """
 
 
 class RequestError(PyvattiError):

@@ -58,10 +58,11 @@ WITHDRAWN = f"{PREFIX}/withdrawn"
 IN_DOUBT = "true"  # whoever finds that the accept was completed takes the mark back
 DECIDED = "decided"  # never taken back
 
-# Annotations on the record, so that lists need no content: when its job was accepted, and which
-# events the backend never took
+# Annotations on the record, so that lists need no content: when its job was accepted, which
+# events the backend never took, and what was not seen to be gone
 ACCEPTED_AT = f"{PREFIX}/accepted-at"
 LOST_EVENTS = f"{PREFIX}/lost-events"
+REMAINS = f"{PREFIX}/remains"
 # Who tells the record's lost events again, and since when
 REDELIVERY = f"{PREFIX}/redelivery"
 
@@ -71,6 +72,7 @@ BUCKET_INSTANCE = "instance"
 BUCKET_NAMESPACE_UID = "namespace-uid"
 BUCKET_JOB_ID = "job-id"
 BUCKET_JOB_UID = "job-uid"
+BUCKET_KEPT_UNTIL = "kept-until"  # Unix seconds: earlier deleted objects can be restored so long
 
 # Foreign keys
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"

@@ -151,6 +151,7 @@ class Pod:
     waiting: tuple[str, str, str] | None = None
     unschedulable: str = ""
     disruption: str = ""
+    finalizers: tuple[str, ...] = ()  # they hold the object, not its containers
 
     @property
     def is_live(self) -> bool:
@@ -198,11 +199,12 @@ class ClusterEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What was removed of one resource (`bucket/...`, `secret/...`, `pod/...`), for the record.
+    """What became of one resource (`bucket/...`, `secret/...`, `pods/...`), for the record.
 
-    `removed_at` is None where somebody else removed it at a time nobody noted; `objects` and
-    `bytes` are None where they were not counted here (already gone, or not a bucket).
-    `proven_absent_at` is the time a second look found nothing.
+    `removed_at` is when its deletion was accepted, None where nothing was there to delete: then it
+    was only found absent. `objects` and `bytes` are None where they were not counted here (already
+    gone, or not a bucket). `proven_absent_at` is when a read, made after the deletion if there was
+    one, did not find it; None while no read has shown that.
     """
 
     resource: str
@@ -210,6 +212,18 @@ class Removal:
     objects: int | None = None
     bytes: int | None = None
     proven_absent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remainder:
+    """A resource that still stands under a name of this job, and why it was not deleted.
+
+    `made` is False where this job never had anything there: the name was taken before.
+    """
+
+    resource: str
+    reason: str
+    made: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +318,6 @@ class Job:
     finalizers: tuple[str, ...]
     ended: str | None  # "Complete" or "Failed": type of the true terminal condition
     ended_reason: str = ""
-    ended_message: str = ""
     ended_at: datetime | None = None
     transitions: dict[State, datetime] = field(default_factory=dict)
     outbox: tuple[Notice, ...] = ()
@@ -314,6 +327,7 @@ class Job:
     nonce: str = ""  # of the request that made it
     withdrawn: bool = False  # its accept failed, or it seemed so: nothing else happens to it
     withdrawal_decided: bool = False  # nobody was promised anything, and nobody will be
+    broken: tuple[str, ...] = ()  # annotations of ours that somebody made unreadable
     label: str = ""  # the state label as it stands, for anybody may edit it
     edited: tuple[str, ...] = ()  # labels and annotations that do not say what is derived
     presence: Presence = Presence.SEEN
@@ -331,7 +345,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is kept of a finished job: no request, no personal data."""
+    """What is kept of a finished job: no request, no personal data.
+
+    `version` is that of the form; 0 has no `version`, `namespace_uid` and `remaining`.
+    """
 
     job_id: str
     uid: str
@@ -346,3 +363,6 @@ class Record:
     verdict: Verdict | None = None
     outbox: tuple[Notice, ...] = ()
     removals: tuple[Removal, ...] = ()
+    remaining: tuple[Remainder, ...] = ()
+    namespace_uid: str = ""  # of the installation that made it
+    version: int = 0

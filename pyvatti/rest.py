@@ -15,10 +15,10 @@ import httpx
 
 from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
+from pyvatti.redaction import Redactor
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer about one job
 LONGEST_PAUSE = 300.0  # seconds; nor for longer where all jobs have to wait
-REDACTED = "(redacted)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Rest:
         body_limit: int,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._secrets = [token] if token else []
+        self._redactor = Redactor([token])
         self._timeouts = timeouts
         self._body_limit = body_limit
         self._client = httpx.AsyncClient(
@@ -131,9 +131,7 @@ class Rest:
         )
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return trim(text)
+        return trim(self._redactor(text))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from patience import PATIENCE
 from typer.testing import CliRunner
 
 from pyvatti.cli import app
@@ -20,7 +21,7 @@ def invoke(*words: str, given: bytes | None = None, **environment: str) -> tuple
 
 async def run(*words: str, **environment: str) -> tuple[int, str, str]:
     """Run a command in a process of its own: exit code, standard output, standard error."""
-    async with running(*words, **environment) as process, asyncio.timeout(60):
+    async with running(*words, **environment) as process, asyncio.timeout(PATIENCE):
         said, complained = await process.communicate()
     return process.returncode or 0, said.decode(), complained.decode()
 

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import yaml
 from chart_tools import CHART, NAMESPACE, Manifest, Source, helm_program, merged, scenario
+from patience import PATIENCE
 from stage import FAST, Stage, service_on
 
 from pyvatti.sandbox.kube import KubeStandIn
@@ -33,7 +34,6 @@ from pyvatti.sandbox.kube.resources import (
 from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 
-HELM_SECONDS = 60
 TOKEN_REQUEST = {
     "apiVersion": "authentication.k8s.io/v1",
     "kind": "TokenRequest",
@@ -107,7 +107,7 @@ async def run_helm(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(HELM_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         out, _ = await process.communicate()
     assert process.returncode == code, out.decode()
     return out.decode()

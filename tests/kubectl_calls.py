@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kube_cluster import Sandbox
+from patience import PATIENCE
 
 from pyvatti.sandbox.world import World
-
-PATIENCE = 60  # seconds for one kubectl call
 
 JOB = """
 apiVersion: batch/v1

@@ -17,12 +17,23 @@ from pyvatti.models import (
     Notice,
     Pod,
     Presence,
+    Remainder,
     Removal,
     RunStatus,
     State,
     Verdict,
 )
-from pyvatti.policy import Observed, Progress, Slots, admit, decide, wake_times
+from pyvatti.policy import (
+    Observed,
+    Progress,
+    Slots,
+    admit,
+    decide,
+    is_data_gone,
+    proof,
+    waiting_for,
+    wake_times,
+)
 from pyvatti.policy import actions as act
 
 SETTINGS = settings()
@@ -40,9 +51,26 @@ STOPPED = Progress(accepted=True, stop_sent=True, transfer_gone=True)
 CLEAN = replace(STOPPED, strays_gone=True)
 
 
+CLUSTER = proof.cluster_resources(NAMES)
+HELD = pod(phase="Succeeded", deleting=True, finalizers=("example.com/hold",))
+HELD_JOB = (FOREGROUND, FINALIZER)
+
+
+def absent(*resources: str) -> tuple[Removal, ...]:
+    return tuple(Removal(resource=name, removed_at=T0, proven_absent_at=T0) for name in resources)
+
+
 def gone(*names: str) -> Progress:
-    removals = tuple(Removal(resource=f"bucket/{name}", removed_at=T0) for name in names)
-    return replace(CLEAN, removals=removals)
+    return replace(CLEAN, removals=absent(*(f"bucket/{name}" for name in names)))
+
+
+def proven(*names: str) -> Progress:
+    done = gone(*names)
+    return replace(done, removals=(*done.removals, *absent(*CLUSTER)))
+
+
+def left(resource: str, *, made: bool = True) -> Remainder:
+    return Remainder(resource=resource, reason="its labels are not this job's", made=made)
 
 
 def over(verdict: Verdict = FAILED, **changes) -> Job:
@@ -149,12 +177,50 @@ ROWS = [
      seen(over(), progress=CLEAN), 1, [act.RemoveBucket(WORK)]),
     ("after a failure the results go too",
      seen(over(), progress=gone(WORK)), 1, [act.RemoveBucket(RESULTS)]),
+    ("a bucket whose absence no read has shown is removed again",
+     seen(over(), progress=replace(CLEAN, removals=(
+         Removal(resource=f"bucket/{WORK}", removed_at=T0),))), 1, [act.RemoveBucket(WORK)]),
+    ("a bucket that it fails at does not hold up the other",
+     seen(over(), progress=replace(CLEAN, stuck=(left(f"bucket/{WORK}"),))), 1,
+     [act.RemoveBucket(RESULTS)]),
+    ("of two that it fails at, the one tried last comes last",
+     seen(over(), progress=replace(CLEAN, stuck=(left(f"bucket/{RESULTS}"),
+                                                 left(f"bucket/{WORK}")))), 1,
+     [act.RemoveBucket(RESULTS)]),
+    ("what it fails at is tried until it is gone",
+     seen(over(), progress=replace(gone(RESULTS), stuck=(left(f"bucket/{WORK}"),))), 1,
+     [act.RemoveBucket(WORK)]),
+    ("a bucket that is not ours any more is left, and said",
+     seen(over(), progress=replace(CLEAN, remaining=(left(f"bucket/{WORK}"),))), 1,
+     [act.RemoveBucket(RESULTS)]),
     ("after a success the results stay",
-     seen(over(SUCCESS), progress=gone(WORK)), 1, [act.WriteRecord(), act.LetGo()]),
-    ("clean-up does not wait for the backend, the record does",
-     seen(over(outbox=UNTOLD), progress=gone(WORK, RESULTS)), 1, []),
+     seen(over(SUCCESS), progress=gone(WORK)), 1, [act.LookAgain(CLUSTER)]),
+    ("Secrets and pods are looked for again after all else",
+     seen(over(), progress=gone(WORK, RESULTS)), 1, [act.LookAgain(CLUSTER)]),
+    ("a Secret that is not ours is not looked for for ever",
+     seen(over(), progress=replace(gone(WORK, RESULTS), remaining=(left(CLUSTER[0]),))), 1,
+     [act.LookAgain(CLUSTER[1:])]),
+    ("once all is seen to be gone the record is written",
+     seen(over(SUCCESS), progress=proven(WORK)), 1, [act.WriteRecord(), act.LetGo()]),
+    ("clean-up does not wait for the backend",
+     seen(over(outbox=UNTOLD), progress=gone(WORK, RESULTS)), 1, [act.LookAgain(CLUSTER)]),
+    ("the record does",
+     seen(over(outbox=UNTOLD), progress=proven(WORK, RESULTS)), 1, []),
     ("a record that is written is not written again",
-     seen(over(), progress=replace(gone(WORK, RESULTS), recorded=True)), 1, [act.LetGo()]),
+     seen(over(), progress=replace(proven(WORK, RESULTS), recorded=True)), 1, [act.LetGo()]),
+    ("an ended pod that a finalizer holds keeps no data, whatever the garbage collector does",
+     seen(over(finalizers=HELD_JOB), HELD, progress=CLEAN), 1, [act.RemoveBucket(WORK)]),
+    ("nor credentials",
+     seen(over(finalizers=HELD_JOB), HELD, progress=STOPPED), 1, [act.RemoveStrays()]),
+    ("its Secrets are looked for though the pod object is there",
+     seen(over(finalizers=HELD_JOB), HELD, progress=gone(WORK, RESULTS)), 1,
+     [act.LookAgain(CLUSTER[:2])]),
+    ("only letting go waits for the pod object",
+     seen(over(finalizers=HELD_JOB), HELD, progress=replace(
+         gone(WORK, RESULTS), removals=absent(f"bucket/{WORK}", f"bucket/{RESULTS}",
+                                              *CLUSTER[:2]))), 1, []),
+    ("a job that never had a pod waits for no garbage collector",
+     seen(over(finalizers=HELD_JOB), progress=STOPPED), 1, [act.RemoveStrays()]),
     ("an outbox that an operator broke gets its event back",
      seen(over(outbox=())), 1, ["Cancelled"]),
 ]  # fmt: skip
@@ -168,6 +234,57 @@ def test_next_steps(observed: Observed, seconds: float, expected: list[act.Actio
 
     named = [step.verdict.reason if isinstance(step, act.Enter) else step for step in steps]
     assert named == expected
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(seen(over(), progress=proven(WORK, RESULTS)), True, id="all seen to be gone"),
+        pytest.param(seen(over(SUCCESS), progress=proven(WORK)), True, id="results may stay"),
+        pytest.param(seen(over(), progress=proven(WORK)), False, id="a bucket is left"),
+        pytest.param(seen(over(), progress=gone(WORK, RESULTS)), False, id="Secrets unseen"),
+        pytest.param(
+            seen(over(), HELD, progress=replace(gone(WORK, RESULTS), removals=absent(
+                f"bucket/{WORK}", f"bucket/{RESULTS}", *CLUSTER[:2]))),
+            True, id="a pod object holds no data"),
+        pytest.param(
+            seen(over(), running(), progress=proven(WORK, RESULTS)), False, id="a pod may write"),
+        pytest.param(
+            seen(over(), progress=replace(
+                proven(RESULTS), remaining=(left(f"bucket/{WORK}"),))),
+            False, id="a bucket is not ours any more"),
+        pytest.param(
+            seen(over(), progress=replace(
+                proven(WORK), remaining=(left(f"bucket/{RESULTS}", made=False),))),
+            True, id="a bucket was never ours"),
+        pytest.param(
+            seen(over(), progress=replace(proven(WORK, RESULTS), strays_gone=False)), False,
+            id="nobody asked the API server for pods"),
+    ],
+)  # fmt: skip
+def test_data_is_gone_when_everything_was_seen_to_be_gone(observed, expected):
+    assert is_data_gone(observed) is expected
+
+
+@pytest.mark.parametrize(
+    ("observed", "on", "words"),
+    [
+        pytest.param(seen(over(), running()), "pods", "", id="a pod that may write"),
+        pytest.param(
+            seen(over(), HELD, progress=replace(CLEAN, stuck=(left(f"bucket/{WORK}"),))),
+            "clean-up stuck", f"bucket/{WORK}: its labels", id="what it fails at"),
+        pytest.param(seen(over(), HELD), "pod finalizer",
+                     f"pod {HELD.name} has ended, held by example.com/hold", id="held pod"),
+        pytest.param(seen(over(outbox=UNTOLD)), "backend", "", id="the backend"),
+        pytest.param(seen(over()), "clean-up", "", id="work"),
+    ],
+)  # fmt: skip
+def test_what_a_clean_up_waits_for_is_named(observed: Observed, on: str, words: str):
+    waiting = waiting_for(observed)
+
+    assert waiting is not None
+    assert waiting.on == on
+    assert words in waiting.message
 
 
 def test_with_kueue_a_prepared_job_is_enqueued_and_never_released_by_us():
@@ -311,8 +428,9 @@ def perform(world: Observed, step: act.Action) -> Observed:  # noqa: C901, PLR09
             done = replace(done, strays_gone=True)
         case act.RemoveBucket(name=name):
             assert not any(item.is_live for item in world.pods)
-            removal = Removal(resource=f"bucket/{name}", removed_at=T0)
-            done = replace(done, removals=(*done.removals, removal))
+            done = replace(done, removals=(*done.removals, *absent(f"bucket/{name}")))
+        case act.LookAgain(resources=resources):
+            done = replace(done, removals=(*done.removals, *absent(*resources)))
         case act.WriteRecord():
             done = replace(done, recorded=True)
         case act.LetGo() | act.Withdraw():

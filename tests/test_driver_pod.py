@@ -4,6 +4,7 @@ import stat
 import subprocess
 
 import pytest
+from patience import PATIENCE
 from rendering_samples import (
     ACCEPTED,
     OWNER_UID,
@@ -218,7 +219,7 @@ def test_the_transfer_starts_only_with_its_credentials(tmp_path, present, code, 
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
     assert ended.returncode == code

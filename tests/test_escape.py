@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from patience import PATIENCE
 
-from pyvatti.labels import FINALIZER, MANAGED_BY
+from pyvatti.labels import FINALIZER, MANAGED_BY, VERDICT
 from pyvatti.sandbox.kube import KubeStandIn
 from pyvatti.sandbox.kube.resources import JOBS
 
@@ -16,11 +17,16 @@ NAMESPACE = "intervene-dev"
 BASE = "intp00000000513"
 
 
-def held_job(manager: str) -> dict[str, object]:
+def held_job(manager: str, **annotations: str) -> dict[str, object]:
     template = {
         "spec": {"restartPolicy": "Never", "containers": [{"name": "calculation", "image": "i"}]}
     }
-    metadata = {"name": BASE, "labels": {MANAGED_BY: manager}, "finalizers": [FINALIZER, "a.b/c"]}
+    metadata = {
+        "name": BASE,
+        "labels": {MANAGED_BY: manager},
+        "finalizers": [FINALIZER, "a.b/c"],
+        "annotations": annotations,
+    }
     return {"metadata": metadata, "spec": {"suspend": True, "template": template}}
 
 
@@ -30,7 +36,7 @@ async def run_release(kube: KubeStandIn, folder: Path) -> subprocess.CompletedPr
     command = [sys.executable, "-m", "pyvatti", "jobs", "release", BASE.upper()]
     command += ["--namespace", NAMESPACE, "--kubeconfig", str(config)]
     return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -42,8 +48,20 @@ async def test_a_held_job_is_released_and_its_buckets_are_named(tmp_path: Path):
 
         assert done.returncode == 0, done.stderr
         assert f"gs://{NAMESPACE}-{BASE}-work-" in done.stdout
+        assert f"gs://{NAMESPACE}-{BASE}-results" in done.stdout
         left = kube.store.get(JOBS, NAMESPACE, BASE)["metadata"]["finalizers"]
         assert left == ["a.b/c"]
+
+
+async def test_results_of_a_success_are_not_among_what_is_to_be_deleted(tmp_path: Path):
+    verdict = '{"state": "Succeeded", "reason": "RunSucceeded", "message": "m"}'
+    async with KubeStandIn() as kube:
+        kube.store.create(JOBS, NAMESPACE, held_job("pyvatti", **{VERDICT: verdict}))
+
+        done = await run_release(kube, tmp_path)
+
+        assert f"gs://{NAMESPACE}-{BASE}-work-" in done.stdout
+        assert "-results" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -72,7 +90,7 @@ async def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path):
         command += ["--namespace", NAMESPACE, "--kubeconfig", str(tmp_path / "kubeconfig")]
 
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
+            subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
         assert kube.url

@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 import structlog
-from builders import JOB_ID, T0, job
+from builders import JOB_ID, T0, UID, job
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from pyvatti.errors import AlreadyExists, NamespaceTerminating, Rejected, Unavailable
-from pyvatti.lifecycle.events import BURST, QUEUE_LIMIT, EventRecorder
-from pyvatti.models import State
+from pyvatti.kube import CONFIGMAPS, JOBS
+from pyvatti.lifecycle.events import BURST, QUEUE_LIMIT, EventRecorder, Subject
 from pyvatti.sandbox.kube import events, syntax
 from pyvatti.sandbox.kube.resources import EVENTS
 from pyvatti.sandbox.kube.store import Store
 from pyvatti.telemetry import metrics
 
+SUBJECT = Subject(JOBS, JOB_ID.lower(), UID)
 IDENTITY = "hattivatti-7d9f8b6c5d-x2x4q-0a1b2c3d"
 
 
@@ -49,7 +51,7 @@ async def posting(door: Door) -> AsyncIterator[EventRecorder]:
 
 
 async def until(door: Door, asked: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while door.asked < asked:
             await asyncio.sleep(0.001)
 
@@ -61,7 +63,7 @@ def refusals(why: str) -> float:
 @given(note=st.text(st.characters(codec=None)) | st.text(min_size=2000), warning=st.booleans())
 def test_every_event_is_what_a_real_api_server_takes(note: str, *, warning: bool):
     recorder = EventRecorder(Door(), IDENTITY * 9)
-    made = recorder._event(job(State.FAILED), "Failed", note, T0, warning=warning)
+    made = recorder._event(SUBJECT, "Failed", note, T0, warning=warning)
 
     core = events.to_core(made)
     events.check_modern(core)
@@ -74,9 +76,22 @@ def test_every_event_is_what_a_real_api_server_takes(note: str, *, warning: bool
 def test_two_events_never_share_a_name():
     recorder = EventRecorder(Door(), IDENTITY)
 
-    made = [recorder._event(job(), "Failed", "", T0, warning=False) for _ in range(100)]
+    made = [recorder._event(SUBJECT, "Failed", "", T0, warning=False) for _ in range(100)]
 
     assert len({item["metadata"]["name"] for item in made}) == 100
+
+
+@pytest.mark.parametrize("name", ["a" * 253, f"{'a' * 199}-{'b' * 53}", f"{'a' * 199}.{'b' * 53}"])
+async def test_an_event_about_an_object_with_a_long_name_is_valid(name: str):
+    door = Door()
+
+    async with posting(door) as recorder:
+        recorder.warn(Subject(CONFIGMAPS, name, "uid"), "NotOurs", "it is kept", T0)
+        await until(door, 1)
+
+    (made,) = door.taken
+    events.check_modern(events.to_core(made))
+    assert made["regarding"]["name"] == name
 
 
 async def test_what_is_refused_is_counted_and_said_once_and_the_next_one_arrives():

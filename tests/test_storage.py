@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from builders import INSTALLATION
 from storage_builders import (
     OTHER,
     OWNER,
@@ -25,7 +26,7 @@ async def test_bucket_is_born_protected_in_one_call():
         await create_work(door)
 
         bucket = service.buckets[WORK]
-        assert dict(service.counters) == {"buckets.insert": 1}
+        assert dict(service.counters) == {"buckets.insert": 1, "buckets.list": 1}
         assert bucket.metageneration == 1
         assert bucket.properties["softDeletePolicy"]["retentionDurationSeconds"] == "0"
         assert bucket.properties["iamConfiguration"] == {
@@ -37,6 +38,7 @@ async def test_bucket_is_born_protected_in_one_call():
         assert bucket.labels == {
             "managed-by": "pyvatti",
             "instance": "pyvatti",
+            "namespace-uid": INSTALLATION.namespace_uid,
             "job-id": "intp00000000044",
             "job-uid": UID,
         }
@@ -153,7 +155,7 @@ async def test_bucket_of_another_project_is_not_ours():
 async def test_missing_permission_is_not_taken_for_somebody_elses_bucket():
     async with joined() as (door, service):
         await create_work(door)
-        service.deny("storage.buckets.get")
+        service.deny("storage.buckets.list")
 
         with pytest.raises(Denied):
             await door.delete_bucket(WORK, owner=OWNER)
@@ -192,7 +194,26 @@ async def test_partial_list_does_not_make_a_forbidden_bucket_somebody_elses():
             id="public access prevention not kept",
         ),
         pytest.param({"versioning": {"enabled": True}}, "versioning is on", id="versioning forced"),
-        pytest.param({"labels": {"job-uid": None}}, "labels differ", id="label not kept"),
+        pytest.param({"location": "US"}, "location is US, not EUROPE-WEST2", id="location"),
+        pytest.param(
+            {"lifecycle": {"rule": []}}, "lifecycle rules are not ours", id="lifecycle lost"
+        ),
+        pytest.param(
+            {"retentionPolicy": {"retentionPeriod": "2592000"}},
+            "a retention policy is set",
+            id="retention policy",
+        ),
+        pytest.param(
+            {"objectRetention": {"mode": "Enabled"}},
+            "a retention policy is set",
+            id="object retention",
+        ),
+        pytest.param(
+            {"defaultEventBasedHold": True}, "put under a hold", id="default event-based hold"
+        ),
+        pytest.param(
+            {"labels": {"job-uid": None}}, "label job-uid is missing", id="label not kept"
+        ),
     ],
 )
 async def test_bucket_whose_protection_is_not_kept_is_withdrawn(policy: dict[str, Any], named: str):
@@ -243,6 +264,7 @@ async def test_buckets_are_listed_by_prefix_over_all_pages():
             name="intervene-dev-0007-work",
             labels={"job-id": "7"},
             created_at=found[7].created_at,
+            location=found[7].location,
         )
         assert found[7].created_at is not None
         assert found[7].created_at.tzinfo is not None

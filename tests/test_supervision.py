@@ -1,30 +1,40 @@
 """If a part of the service dies, the whole is seen to die; one poisoned object kills nothing."""
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from api_calls import PATIENCE, problem_of, until_status
+from builders import T0, job, settings
 from cli_calls import running
+from neighbour_settings import settings_for
 from stage import FAST, JOB, stage
 from structlog.testing import capture_logs
 
 from pyvatti import app as application
+from pyvatti import seqera
 from pyvatti.api.service import LONGEST_SILENCE
 from pyvatti.guard import MOST_SAID, Guard, kind_of, where
-from pyvatti.jobs import names_for
-from pyvatti.lifecycle import controller, supervision
+from pyvatti.jobs import id_names, names_for
+from pyvatti.lifecycle import controller, gauges, supervision
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.courier import Courier
+from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.supervision import Supervisor, persevere
+from pyvatti.models import Event, Notice, Run, RunStatus, State
 from pyvatti.sandbox.kube.resources import JOBS, PODS
 from pyvatti.sandbox.world import World
+from pyvatti.seqera import Seqera
 from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
 
@@ -207,7 +217,7 @@ def test_the_places_of_an_error_are_told_without_its_words():
     group = ExceptionGroup("two", [ExceptionGroup("one", [caught.value])])
 
     assert kind_of(group) == "KeyError"
-    assert re.fullmatch(r"jobs/names\.py:\d+ names_for", where(group))
+    assert re.fullmatch(r"jobs/names\.py:\d+ id_names", where(group))
 
 
 class Unreadable(str):
@@ -216,7 +226,7 @@ class Unreadable(str):
     __slots__ = ()
 
     def broken(self) -> None:
-        names_for(self, "intervene-dev")
+        id_names(self, "intervene-dev")
 
     def upper(self) -> str:
         raise KeyError(SECRET)
@@ -318,6 +328,107 @@ async def test_a_replica_that_may_not_list_is_alive_however_long(
 
 
 # Poison
+
+
+async def test_a_row_that_breaks_its_reading_hides_no_other_run(monkeypatch: pytest.MonkeyPatch):
+    now = datetime(2026, 7, 10, 18, tzinfo=UTC)
+    rows: list[Any] = [
+        {"runName": "of somebody", "submit": "0001-01-01T00:00:00+14:00"},
+        {"runName": "of somebody", "submit": "9999-12-31T23:59:59-14:00"},
+        {"runName": "dev-intp1", "submit": "0001-01-01T00:00:00+14:00", "status": "FAILED"},
+        {"runName": "dev-intp2", "submit": now.isoformat(), "status": "FAILED", "id": "breaks"},
+        {"runName": "dev-intp3", "submit": now.isoformat(), "status": "FAILED"},
+    ]
+    body = json.dumps({"workflows": [{"workflow": row} for row in rows]}).encode()
+    transport = httpx.MockTransport(lambda _request: httpx.Response(200, content=body))
+    door = Seqera(settings_for(), transport=transport, clock=lambda: now)
+    read = seqera._run
+
+    def breaking(row: Any, *given: Any) -> Any:
+        if row.get("id") == "breaks":
+            raise LookupError(SECRET)
+        return read(row, *given)
+
+    monkeypatch.setattr(seqera, "_run", breaking)
+    with capture_logs() as lines:
+        found = await door.runs(dict.fromkeys(("dev-intp1", "dev-intp2", "dev-intp3"), now))
+        alone = await door.find("dev-intp3", now)
+    await door.close()
+
+    assert list(found) == ["dev-intp3"]
+    assert alone is not None
+    assert [line["kind"] for line in lines if line["event"] == "unexpected error"] == [
+        "LookupError"
+    ]
+    assert SECRET not in str(lines)
+
+
+async def test_a_pass_over_seqera_that_breaks_is_a_failed_pass_and_the_next_one_counts():
+    now, answers = datetime(2026, 7, 10, 18, tzinfo=UTC), [LookupError(SECRET), TypeError(SECRET)]
+    run = Run(name="dev-intp1", status=RunStatus.FAILED, submitted_at=now, seen_at=now)
+
+    class Door:
+        async def check(self) -> None:
+            raise LookupError(SECRET)
+
+        async def runs(self, _wanted: Any, _clean: Any) -> dict[str, Run]:
+            if answers:
+                raise answers.pop(0)
+            return {run.name: run}
+
+    def changed(_name: str) -> None:
+        raise KeyError(SECRET)
+
+    door: Any = Door()
+    moments = (now + timedelta(seconds=number) for number in itertools.count())
+    follower = RunFollower(
+        door,
+        interval=3600,
+        clock=lambda: next(moments),
+        wanted=lambda: {run.name: now},
+        clean=lambda _name, text: text,
+        changed=changed,
+    )
+    async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
+        task = group.create_task(follower.follow())
+        await follower.ask(run.name)
+        assert follower.failing_since is not None
+        await follower.ask(run.name)
+        await follower.ask(run.name)
+        assert follower.failing_since is None
+        assert follower.run_of(run.name) == run
+        task.cancel()
+
+
+def test_an_odd_job_costs_its_own_count_alone():
+    odd = replace(job(State.FAILED), outbox=(notice(T0.replace(tzinfo=None)),))
+    sound = replace(
+        job(State.FAILED), uid="2", names=names_for("INTP2", "dev", "2"), outbox=(notice(T0),)
+    )
+    cache = SimpleNamespace(
+        jobs=lambda: [odd, sound], pods=lambda _uid: (), oldest_deletion=lambda: T0
+    )
+    remains = SimpleNamespace(stuck=lambda _uid: (), oldest=lambda: None, count=lambda: 0)
+    doors: Any = SimpleNamespace(
+        cache=cache,
+        remains=remains,
+        settings=settings(),
+        clock=lambda: T0 + timedelta(seconds=90),
+    )
+    elector: Any = SimpleNamespace(is_follower=False)
+
+    with capture_logs() as lines:
+        gauges._count_jobs(doors, Guard("gauges"))
+        gauges._measure_ages(doors, elector, Guard("gauges"))
+
+    assert metrics.outbox_age._value.get() == 90
+    assert metrics.oldest_undeleted._value.get() == 90
+    assert metrics.outbox._value.get() == 2
+    assert {line["name"] for line in lines} == {f"{odd.names.base} (outbox)"}
+
+
+def notice(moment: datetime) -> Notice:
+    return Notice(sequence=1, event=Event.FAILED, at=moment)
 
 
 ZONELESS = "2026-01-01T00:00:00"

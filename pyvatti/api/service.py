@@ -59,6 +59,8 @@ class Service:
             return [f"a part of the service ended: {self._supervisor.failure}"]
         if not self.doors.home.is_known:
             return ["the service has not read its own namespace yet"]
+        if self.doors.home.is_going:
+            return ["the namespace is being deleted"]
         if not cache.is_synced:
             return ["the cluster's state is not read yet"]
         if not cache.is_fresh(time.monotonic()):

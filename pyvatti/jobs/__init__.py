@@ -3,7 +3,21 @@
 No decisions and no calls.
 """
 
-from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict
+from pyvatti.jobs.annotations import (
+    Unreadable,
+    dump_outbox,
+    dump_transitions,
+    dump_verdict,
+    parse,
+)
+from pyvatti.jobs.belonging import (
+    why_left_pod_not_ours,
+    why_left_secret_not_ours,
+    why_pod_not_of,
+    why_record_not_ours,
+    why_secret_not_of,
+)
+from pyvatti.jobs.bounds import read_time
 from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
@@ -23,9 +37,11 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import read_job, read_time, why_not_ours
+from pyvatti.jobs.reading import JOB_NAME, read_job, why_not_ours
 
 __all__ = [
+    "JOB_NAME",
+    "Unreadable",
     "add_notice",
     "bucket_prefix",
     "created_patch",
@@ -39,6 +55,7 @@ __all__ = [
     "name_marks",
     "names_for",
     "outbox_patch",
+    "parse",
     "queue_patch",
     "queued_patch",
     "read_job",
@@ -48,7 +65,12 @@ __all__ = [
     "repair_patch",
     "restore_patch",
     "transition_patch",
+    "why_left_pod_not_ours",
+    "why_left_secret_not_ours",
     "why_not_ours",
+    "why_pod_not_of",
+    "why_record_not_ours",
+    "why_secret_not_of",
     "withdrawal_patch",
     "witness_patch",
 ]

@@ -4,7 +4,6 @@ No requests and no waiting here.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -22,6 +21,7 @@ from pyvatti.errors import (
     Unavailable,
     trim,
 )
+from pyvatti.jobs import read_time
 from pyvatti.models import ClusterEvent, Manifest
 from pyvatti.rest import LONGEST_PAUSE, retry_after, whole_seconds
 
@@ -198,10 +198,10 @@ def read_cluster_event(item: Manifest) -> ClusterEvent:
         _part(item, "metadata").get("creationTimestamp"),
     )
     return ClusterEvent(
-        reason=str(item.get("reason") or ""),
+        reason=trim(str(item.get("reason") or "")),
         note=trim(str(item.get("note") or "")),
         warning=item.get("type") == "Warning",
-        at=next((at for at in map(_time, times) if at is not None), None),
+        at=next((at for at in map(read_time, times) if at is not None), None),
         about=str(_part(item, "regarding").get("kind") or ""),
     )
 
@@ -209,11 +209,3 @@ def read_cluster_event(item: Manifest) -> ClusterEvent:
 def _part(obj: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = obj.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -61,6 +61,10 @@ class Hands:
         """Tell whether a queued job may start now."""
         return job.names.base in self._admitted()
 
+    def warn(self, job: Job, reason: str, text: str) -> None:
+        """Tell a Warning Event about a job."""
+        self._writer.note(job, reason, text, warning=True)
+
     async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one arm a step
         """Do one step and give what is known after it. Errors are those of the doors."""
         job = seen.job
@@ -102,6 +106,8 @@ class Hands:
                 return await self._clearing.remove_strays(job, done)
             case act.RemoveBucket(name=name):
                 return await self._clearing.remove_bucket(job, name, done)
+            case act.LookAgain(resources=resources):
+                return await self._clearing.look_again(job, resources, done)
             case act.WriteRecord():
                 return await self._clearing.write_record(job, done)
             case act.LetGo():
@@ -209,9 +215,13 @@ class Hands:
             found = await self._doors.kube.get(SECRETS, job.names.transfer_secret)
             if found is None:
                 raise
-            if labels.owner_uid(found) != job.uid:
+            if why := jobs.why_secret_not_of(found, job.names, self._doors.installation):
                 name = job.names.transfer_secret
-                raise NotOurs(f"Secret {name} belongs to somebody else") from None
+                raise NotOurs(f"Secret {name} belongs to somebody else: {why}") from None
+            if labels.owner_uid(found) != job.uid:  # restored: an earlier job's of this id
+                uid, name = found["metadata"]["uid"], job.names.transfer_secret
+                await self._doors.kube.delete(SECRETS, name, uid=uid, propagation="Background")
+                raise Conflict(f"Secret {name} was an earlier job's and is removed") from None
         return replace(done, transfer_made=True, transfer_gone=False)
 
     async def _look_for_report(self, job: Job, done: Progress) -> Progress:

@@ -9,18 +9,20 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
-from pyvatti.errors import PermanentError, PyvattiError, TransientError
+from pyvatti import foreign
+from pyvatti.errors import NamespaceTerminating, PermanentError, PyvattiError, TransientError
 from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.withdrawing import is_stored
-from pyvatti.models import Job, State
+from pyvatti.models import Job, Remainder, State
 from pyvatti.policy import (
     Action,
     Observed,
@@ -28,16 +30,20 @@ from pyvatti.policy import (
     decide,
     is_accepted,
     is_data_gone,
+    is_stuck,
+    proof,
     wake_times,
 )
-from pyvatti.policy.actions import LetGo, Withdraw
-from pyvatti.policy.limits import has_image_error, state_limit
+from pyvatti.policy.actions import Enter, LetGo, Withdraw
+from pyvatti.policy.limits import has_image_error, in_haste, state_limit
+from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 FIRST_BACKOFF = 0.5  # seconds
 LONGEST_BACKOFF = 60.0  # seconds
+STUCK_BACKOFF = 900.0  # seconds, the longest where a person must act first
 LEAST_PAUSE = 1.0  # seconds between two tries of a failing step, however many changes come
 MOST_ROUNDS = 20  # rounds of observe-decide-act in one pass; more means it does not converge
 
@@ -61,7 +67,9 @@ class JobActor:
         self._doors, self._hands, self._runs = doors, hands, runs
         self._changed = asyncio.Event()
         self._failures = 0
+        self._faults: set[str] = set()
         self.guard = Guard("actor")
+        self._tried: Action | None = None  # the step of the last pass that was tried last
 
     def poke(self) -> None:
         """Make a pass soon: something about the job changed."""
@@ -69,7 +77,8 @@ class JobActor:
 
     async def live(self) -> None:
         """Make passes until the Job is gone."""
-        with structlog.contextvars.bound_contextvars(job=self.base):
+        about = foreign.about(partial(self._doors.cache.personal.of, self.uid))
+        with structlog.contextvars.bound_contextvars(job=self.base), about:
             try:
                 while self._doors.cache.job(self.base, self.uid) is not None:
                     self._changed.clear()
@@ -77,6 +86,7 @@ class JobActor:
                     await self._rest(delay, least)
             finally:
                 self._doors.limiter.cancel(self.base)
+                self._doors.remains.forget(self.uid)
 
     async def _rest(self, delay: float | None, least: float) -> None:
         """Sleep until a change or for `delay` seconds; at least `least` seconds after a failure."""
@@ -116,7 +126,8 @@ class JobActor:
 
     def _back_off(self, error: Exception) -> tuple[float, float]:
         self._failures += 1
-        pause = min(FIRST_BACKOFF * 2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
+        longest = STUCK_BACKOFF if self._call_person(error) else LONGEST_BACKOFF
+        pause = min(FIRST_BACKOFF * 2.0 ** min(self._failures - 1, 20), longest)
         asked = error.retry_after if isinstance(error, TransientError) else None
         pause = max(pause * random.uniform(0.7, 1.3), min(asked or 0.0, LONGEST_BACKOFF))  # noqa: S311 - jitter
         if isinstance(error, PyvattiError):
@@ -124,6 +135,29 @@ class JobActor:
         else:
             self.guard.note(self.base, error)
         return pause, min(LEAST_PAUSE, pause)
+
+    def _call_person(self, error: Exception) -> bool:
+        """Tell, once, that a step of the clean-up cannot succeed by itself; tell whether it is."""
+        job, step = self._doors.cache.job(self.base, self.uid), self._tried
+        if job is None or step is None or not job.state.is_terminal:
+            return False
+        if not is_stuck(error, self._failures):
+            return False
+        resource, reason = proof.touched_by(step, job.names), str(error) or type(error).__name__
+        others = tuple(item for item in self.progress.stuck if item.resource != resource)
+        if len(others) == len(self.progress.stuck):
+            log.error("clean-up is stuck", resource=resource, error=reason)
+            now, text = self._doors.clock(), f"{resource}: {reason}"
+            self._doors.events.note(job, "CleanUpStuck", text, now, warning=True)
+        stuck = (*others, Remainder(resource=resource, reason=reason))
+        self._keep(replace(self.progress, stuck=stuck))
+        return True
+
+    def _keep(self, progress: Progress) -> None:
+        """Take what is known now, and show what of it others ask for."""
+        self.progress = progress
+        self._doors.cache.note_removals(self.uid, progress.removals)
+        self._doors.remains.note(self.uid, progress.remaining, progress.stuck)
 
     async def _pass(self) -> float | None:
         """Observe, decide, do the first step, and again until at rest; give the seconds to wait.
@@ -137,26 +171,44 @@ class JobActor:
             if seen is None:
                 return 0.0
             now = self._doors.clock()
-            steps = decide(seen, now, self._doors.settings)
+            settings = self._settings()
+            steps = decide(seen, now, settings)
             if is_data_gone(seen):
                 self._doors.cache.note_clean(self.uid)
             if not steps:
                 return self._next_wake(seen, now)
             if steps[0] == before:
                 raise TransientError(f"{type(before).__name__} changes nothing yet")
+            if seen.going_since is None and await self._is_going(steps[0]):
+                continue
             before = steps[0]
             await self._act(before, seen)
         raise TransientError("the pass does not come to rest")
 
+    async def _is_going(self, step: Action) -> bool:
+        """Look, before a job is called failed, whether it died with the whole namespace."""
+        if not isinstance(step, Enter) or step.verdict.state is not State.FAILED:
+            return False
+        try:
+            return await self._doors.home.look()
+        except PyvattiError:  # no word is no proof
+            return False
+
     async def _act(self, step: Action, seen: Observed) -> None:
-        name = type(step).__name__
+        name, self._tried = type(step).__name__, step
         self.leaving = isinstance(step, LetGo)
         try:
             with metrics.steps.labels(name).time():
-                self.progress = await self._hands.do(step, seen, self.progress)
-            self._doors.cache.note_removals(self.uid, self.progress.removals)
+                done = await self._hands.do(step, seen, self.progress)
+            freed = proof.touched_by(step, seen.job.names)
+            stuck = tuple(item for item in done.stuck if item.resource != freed)
+            self._keep(replace(done, stuck=stuck))
         except NotYet:
             raise
+        except NamespaceTerminating as error:
+            metrics.step_errors.labels(name, type(error).__name__).inc()
+            if not await self._doors.home.look():
+                raise
         except PermanentError as error:
             metrics.step_errors.labels(name, type(error).__name__).inc()
             if seen.job.state is not State.REQUESTED or isinstance(step, Withdraw):
@@ -172,6 +224,8 @@ class JobActor:
         job = doors.cache.job(self.base, self.uid)
         if job is None:
             return None
+        self._tell_faults(job)
+        await doors.cache.know(job)
         has_slot = self._hands.has_slot(job)
         secret = job.state is State.REQUESTED and await self._look_for_secret(
             job, has_slot=has_slot
@@ -185,6 +239,7 @@ class JobActor:
             asked_at=self._runs.asked_at(job.names.run_name),
             secret_stands=secret,
             has_slot=has_slot,
+            going_since=doors.home.going_since,
             progress=self.progress,
         )
         if self._note_times(seen, now):
@@ -195,6 +250,16 @@ class JobActor:
             events = [await doors.kube.events_about(uid) for uid in (self.uid, *pods)]
             seen = replace(seen, events=tuple(event for part in events for event in part))
         return seen
+
+    def _tell_faults(self, job: Job) -> None:
+        """Say once what somebody wrote into the Job that nobody can read."""
+        fresh = set(job.broken) - self._faults
+        self._faults |= fresh
+        if fresh:
+            names = ", ".join(sorted(fresh))
+            log.error("annotations not understood", names=names)
+            metrics.unexpected.labels("actor", "Unreadable").inc()
+            self._hands.warn(job, "AnnotationUnreadable", f"{names}: not readable and left out")
 
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
         """Tell whether the driver's Secret stands, where the answer decides something."""
@@ -232,6 +297,7 @@ class JobActor:
             "first_seen_at": done.first_seen_at or now,
             "end_seen_at": done.end_seen_at or (now if ended else None),
             "deletion_seen_at": done.deletion_seen_at or (now if job.deleting_since else None),
+            "going_seen_at": done.going_seen_at or (now if seen.going_since else None),
             "image_error_since": (done.image_error_since or now) if has_image_error(pod) else None,
         }
         news: dict[str, Any] = {
@@ -248,8 +314,12 @@ class JobActor:
             # nobody watches Secrets: the accept is completed within moments, or never
             age = (now - (seen.progress.first_seen_at or now)).total_seconds()
             return min(max(age, 0.2), 30.0)
-        later = [moment for moment in wake_times(seen, self._doors.settings) if moment > now]
+        later = [moment for moment in wake_times(seen, self._settings()) if moment > now]
         return (min(later) - now).total_seconds() if later else None
+
+    def _settings(self) -> Settings:
+        settings = self._doors.settings
+        return in_haste(settings) if self._doors.home.is_going else settings
 
     def _waits_for_accept(self, seen: Observed) -> bool:
         queued = seen.job.state is State.REQUESTED and seen.job.suspended

@@ -14,56 +14,18 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.errors import Unavailable
-from pyvatti.jobs import read_job, read_pod, why_not_ours
+from pyvatti.guard import Guard
+from pyvatti.jobs import names_for, read_job, read_pod, why_not_ours, why_pod_not_of
 from pyvatti.kube import JOBS, PODS, Home, Informer, KubeClient, WatchLimits
+from pyvatti.lifecycle.personal import Personal
+from pyvatti.lifecycle.trimming import merge, slim_job, slim_pod
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
 
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[str], None]
-POD_METADATA = (
-    "name",
-    "uid",
-    "resourceVersion",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "finalizers",
-    "labels",
-    "ownerReferences",
-)
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
-
-
-def _merge(target: Manifest, patch: Manifest) -> Manifest:
-    """Apply a JSON merge patch (RFC 7396)."""
-    merged = {key: value for key, value in target.items() if patch.get(key, value) is not None}
-    for key, value in patch.items():
-        if isinstance(value, dict):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
-        elif value is not None:
-            merged[key] = value
-    return merged
-
-
-def _slim_job(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: the pod's template is most of a Job's size."""
-    return {**raw, "spec": {"suspend": (raw.get("spec") or {}).get("suspend", False)}}
-
-
-def _slim_pod(raw: Manifest) -> Manifest:
-    """Drop what no reader needs: a specification, and what controllers and nodes say at length."""
-    status = raw.get("status") or {}
-    kept = {key: status[key] for key in ("phase", "reason", "message") if key in status}
-    for key in ("initContainerStatuses", "containerStatuses"):
-        states = status.get(key) or ()
-        kept[key] = [{"name": item["name"], "state": item.get("state")} for item in states]
-    told = ("PodScheduled", "DisruptionTarget")
-    kept["conditions"] = [item for item in status.get("conditions") or () if item["type"] in told]
-    metadata = {key: raw["metadata"][key] for key in POD_METADATA if key in raw["metadata"]}
-    found = metadata.get("labels") or {}
-    metadata["labels"] = {labels.CONTROLLER_UID: found.get(labels.CONTROLLER_UID, "")}
-    return {"metadata": metadata, "status": kept}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +44,15 @@ class Cache:
     """
 
     def __init__(self, client: KubeClient, home: Home, limits: WatchLimits | None = None) -> None:
-        self._home = home
+        self._client, self._home = client, home
+        self.personal = Personal()
         selector = labels.selector(home.instance, labels.DRIVER)
         self.job_informer = Informer(
             client,
             JOBS,
             selector=selector,
             on_change=self._job_changed,
-            trim=_slim_job,
+            trim=slim_job,
             limits=limits,
         )
         self.pod_informer = Informer(
@@ -97,7 +60,7 @@ class Cache:
             PODS,
             selector=selector,
             on_change=self._pod_changed,
-            trim=_slim_pod,
+            trim=slim_pod,
             limits=limits,
         )
         self._jobs: dict[str, Job] = {}
@@ -111,6 +74,7 @@ class Cache:
         self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
         self._removals: dict[str, tuple[Removal, ...]] = {}  # job uid -> what was removed here
         self._listeners: list[Listener] = []
+        self._guard = Guard("cache")
 
     async def run_jobs(self) -> NoReturn:
         """Follow the Jobs until cancelled, once it is known which are ours."""
@@ -146,7 +110,7 @@ class Cache:
         raw = self._lost.get(uid)
         if raw is None:
             return
-        if not (merged := _merge(raw, patch))["metadata"].get("finalizers"):
+        if not (merged := merge(raw, patch))["metadata"].get("finalizers"):
             self.drop_lost(uid)
             return
         self._keep(merged, Presence.GONE)
@@ -167,6 +131,22 @@ class Cache:
     def is_synced(self) -> bool:
         """Whether the first lists of Jobs and Pods were read completely."""
         return self.job_informer.synced and self.pod_informer.synced
+
+    async def know(self, job: Job) -> None:
+        """Learn what must not be told of a released job, once. No failure of it is an error."""
+        if await self.personal.read(self._client, job):
+            self._read_pods_again(job.uid)
+
+    def note_request(self, job: Job, secret: Manifest | None) -> None:
+        """Learn the same from the driver's Secret, whoever read it."""
+        if self.personal.learn(job.uid, secret):
+            self._read_pods_again(job.uid)
+
+    def _read_pods_again(self, uid: str) -> None:
+        for pod in self.pods(uid):
+            raw = self.pod_informer.get(pod.name)
+            if raw is not None and raw["metadata"]["uid"] == pod.uid:
+                self._pod_changed(raw, raw)
 
     async def wait_synced(self) -> None:
         """Wait until both informers have read their first list."""
@@ -238,9 +218,12 @@ class Cache:
         try:
             if self._set_aside(new):
                 return
-            job = read_job(new, self._known(old, new))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            log.warning("job object not understood", error=type(error).__name__)
+            job = read_job(
+                new, self._known(old, new), self.personal.cleaner(new["metadata"]["uid"])
+            )
+            job = self._with_edits(job, new)
+        except UNREADABLE as error:
+            self._guard.note(_name_of(new), error)
             return
         before = self._jobs.get(job.names.base)
         if before is not None and before.presence is not Presence.SEEN:
@@ -248,6 +231,14 @@ class Cache:
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
+
+    def _with_edits(self, job: Job, raw: Manifest) -> Job:
+        """Name the labels of a Job of ours that do not say any more whose it is."""
+        wanted = labels.identity(self._home.installation, labels.DRIVER)
+        wanted[labels.JOB_ID] = job.names.base
+        found = raw["metadata"].get("labels") or {}
+        odd = [key for key, value in wanted.items() if found.get(key) != value]
+        return replace(job, edited=(*job.edited, *odd)) if odd else job
 
     def _set_aside(self, new: Manifest) -> bool:
         """Leave a Job alone that is not ours; one that we know was edited and will be repaired."""
@@ -298,6 +289,7 @@ class Cache:
         self._accepts.pop(uid, None)
         self._clean.discard(uid)
         self._removals.pop(uid, None)
+        self.personal.forget(uid)
         self._announce(base)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
@@ -305,21 +297,36 @@ class Cache:
         if raw is None:
             return
         try:
-            pod = read_pod(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            log.warning("pod object not understood", error=type(error).__name__)
+            pod = read_pod(raw, self.personal.pod_cleaner(labels.owner_uid(raw)))
+        except UNREADABLE as error:
+            self._guard.note(_name_of(raw), error)
             return
-        mine = self._pods.setdefault(pod.job_uid, {})
+        mine = self._pods.get(pod.job_uid, {})
+        if pod.uid not in mine and (new is None or self._is_foreign_pod(new, pod)):
+            return  # what it says of a job is not believed
         if new is not None:
-            mine[pod.uid] = pod
+            self._pods[pod.job_uid] = {**mine, pod.uid: pod}
         else:
-            mine.pop(pod.uid, None)
-            if pod.job_uid in self._base_of:
-                self._vanished[pod.job_uid] = pod
-        if not mine:
-            del self._pods[pod.job_uid]
+            self._forget_pod(pod)
         if (base := self._base_of.get(pod.job_uid)) is not None:
             self._announce(base)
+
+    def _forget_pod(self, pod: Pod) -> None:
+        mine = self._pods[pod.job_uid]
+        del mine[pod.uid]
+        if not mine:
+            del self._pods[pod.job_uid]
+        if pod.job_uid in self._base_of:
+            self._vanished[pod.job_uid] = pod
+
+    def _is_foreign_pod(self, raw: Manifest, pod: Pod) -> bool:
+        """Tell whether a Pod only looks like one of a Job: it was copied, or is somebody else's."""
+        installation = self._home.installation
+        base = (raw["metadata"].get("labels") or {}).get(labels.JOB_ID, "")
+        names = names_for(base, installation.namespace, pod.job_uid)
+        if why := why_pod_not_of(raw, names, installation):
+            log.debug("pod is not ours and is not believed", pod=pod.name, why=why)
+        return bool(why)
 
     def _announce(self, base: str) -> None:
         for listener in tuple(self._listeners):
@@ -352,3 +359,7 @@ class Cache:
             if job.state.is_terminal and job.uid not in self._clean
         ]
         return min(ended, default=None)
+
+
+def _name_of(raw: Manifest) -> str:
+    return str((raw.get("metadata") or {}).get("name"))

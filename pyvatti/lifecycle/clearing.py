@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import structlog
 
-from pyvatti import labels
-from pyvatti.errors import NamespaceTerminating, NotOurs
-from pyvatti.kube import JOBS, PODS, SECRETS
-from pyvatti.lifecycle import records
+from pyvatti.errors import NamespaceTerminating, NotOurs, Undeletable
+from pyvatti.jobs import read_pod
+from pyvatti.kube import JOBS
+from pyvatti.lifecycle import records, removing
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.lifecycle.turns import NotYet, minding_the_rate, take_turn
+from pyvatti.lifecycle.turns import NotYet, take_turn
 from pyvatti.lifecycle.writing import JobWriter
-from pyvatti.models import Job, Presence, Removal
-from pyvatti.policy import Progress
+from pyvatti.models import Job, Presence, Remainder, Removal
+from pyvatti.policy import Progress, proof
 
 log = structlog.get_logger(__name__)
 
@@ -31,24 +31,31 @@ class Clearing:
 
     async def delete_transfer_secret(self, job: Job, done: Progress) -> Progress:
         """Delete the credentials of the transfer."""
-        # after a restart they are long gone: no news
-        if await self._delete_secret(job, job.names.transfer_secret):
-            self._writer.note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
-        gone = self._gone(f"secret/{job.names.transfer_secret}")
-        return replace(done, transfer_gone=True, removals=(*done.removals, gone))
+        name = job.names.transfer_secret
+        done = replace(done, transfer_gone=True)
+        try:
+            # after a restart they are long gone: no news
+            if not await removing.delete_secret(self._doors, job.names, name):
+                return done
+        except NotOurs as error:
+            log.warning("secret is not ours and stays", secret=name, error=str(error))
+            return done  # the clean-up looks at it again
+        self._writer.note(job, "CredentialsDeleted", "the transfer's credentials are deleted")
+        return self._with(done, Removal(resource=f"secret/{name}", removed_at=self._doors.clock()))
 
     async def remove_staged_files(self, job: Job, done: Progress) -> Progress:
         """Empty the folder of the work bucket in which the transfer worked."""
-        names = job.names
+        names, done = job.names, replace(done, staged_gone=True)
         try:
             removal = await self._doors.storage.remove_folder(
                 names.work_bucket, names.transfer_folder, owner=self._doors.owner(job)
             )
-        except NotOurs:  # somebody edited its labels
-            log.warning("bucket is not ours, staged files stay", bucket=names.work_bucket)
-            return replace(done, staged_gone=True)
+        except (NotOurs, Undeletable) as error:  # the whole bucket is the clean-up's
+            log.warning("staged files stay", bucket=names.work_bucket, error=str(error))
+            self._writer.note(job, "StagedFilesRemain", str(error), warning=True)
+            return done
         log.info("staged files removed", folder=removal.resource, objects=removal.objects)
-        return replace(done, staged_gone=True, removals=(*done.removals, removal))
+        return self._with(done, removal)
 
     async def stop(self, job: Job, done: Progress) -> Progress:
         """Delete the Job in the foreground: its pods get TERM, its Secrets go at once."""
@@ -62,79 +69,88 @@ class Clearing:
                 self._doors.cache.note_job(raw)
         log.info("job stopping")
         self._writer.note(job, "Stopping", "the driver is stopped and its Secrets are deleted")
-        names, noted = job.names, {removal.resource for removal in done.removals}
-        going = (f"pods/{names.base}", f"secret/{names.base}", f"secret/{names.transfer_secret}")
-        gone = tuple(self._gone(resource) for resource in going if resource not in noted)
-        removals = (*done.removals, *gone)
-        return replace(done, stop_sent=True, transfer_gone=True, removals=removals)
+        now, noted = self._doors.clock(), {item.resource for item in done.removals}
+        asked = [
+            Removal(resource=name, removed_at=now)
+            for name in proof.cluster_resources(job.names)
+            if name not in noted
+        ]
+        return self._with(replace(done, stop_sent=True, transfer_gone=True), *asked)
 
     async def remove_strays(self, job: Job, done: Progress) -> Progress:
-        """Delete pods and Secrets that lost their owner; raise NotYet until none is left."""
-        kube, names = self._doors.kube, job.names
-        selector = f"{labels.CONTROLLER_UID}={job.uid}"
-        listed = (await kube.list_page(PODS, selector=selector)).items
-        pods = [pod for pod in listed if labels.owner_uid(pod) == job.uid]
-        for pod in pods:
-            metadata = pod["metadata"]
-            if not metadata.get("deletionTimestamp"):
-                await kube.delete(PODS, metadata["name"], uid=metadata["uid"])
-        strays = len(pods)
-        for name in (names.base, names.transfer_secret):
-            strays += await self._delete_secret(job, name)
-        if strays:
+        """Delete pods and Secrets that lost their owner; raise NotYet while a pod may write.
+
+        A pod that has ended may stay: somebody's finalizer holds the object, and nothing runs.
+        """
+        pods = await removing.list_pods(self._doors, job.names)
+        await removing.delete_pods(self._doors, pods)
+        for name in (job.names.base, job.names.transfer_secret):
+            try:
+                await removing.delete_secret(self._doors, job.names, name)
+            except NotOurs as error:
+                done = self._leave(job, f"secret/{name}", error, done)
+        if any(read_pod(pod).is_live for pod in pods):
             raise NotYet(STRAY_PAUSE)  # a stopped pod may write until it is gone: look again
-        return replace(done, strays_gone=True, removals=self._proven(job, done))
+        return replace(done, strays_gone=True)
+
+    async def look_again(self, job: Job, resources: tuple[str, ...], done: Progress) -> Progress:
+        """Read whether Secrets and pods are gone; a pod that came meanwhile is stopped first."""
+        doors, names = self._doors, job.names
+        for resource in resources:
+            kind, _, name = resource.partition("/")
+            try:
+                if kind == "secret":
+                    removal = await removing.clear_secret(doors, names, name)
+                elif any(read_pod(pod).is_live for pod in await removing.list_pods(doors, names)):
+                    return replace(done, strays_gone=False)
+                else:
+                    removal = await removing.clear_pods(doors, names)
+            except NotOurs as error:
+                done = self._leave(job, resource, error, done)
+            else:
+                done = self._with(done, removal)
+        return done
 
     async def remove_bucket(self, job: Job, name: str, done: Progress) -> Progress:
-        """Empty and delete a bucket, in its turn; one that is not ours stays."""
-        storage, owner = self._doors.storage, self._doors.owner(job)
+        """Empty and delete a bucket, in its turn; one that is not ours stays, and is told."""
+
+        async def turn() -> None:
+            take_turn(self._doors, job)
+
         try:
-            if await storage.empty_bucket(name, owner=owner):
-                take_turn(self._doors, job)
-            with minding_the_rate(self._doors):
-                removal = await storage.delete_bucket(name, owner=owner)
-        except NotOurs:
-            log.warning("bucket is not ours and stays", bucket=name)
-            removal = Removal(resource=f"bucket/{name}", removed_at=None)
+            removal = await removing.remove_bucket(self._doors, name, self._doors.owner(job), turn)
+        except NotOurs as error:
+            return self._leave(job, f"bucket/{name}", error, done)
         log.info("bucket removed", bucket=name, objects=removal.objects, bytes=removal.bytes)
         count = "" if removal.objects is None else f" with {removal.objects} objects"
         self._writer.note(job, "BucketRemoved", f"bucket {name}{count} is gone")
-        return replace(done, removals=(*done.removals, removal))
+        return self._with(done, *proof.with_folder(removal, job.names))
 
     async def write_record(self, job: Job, done: Progress) -> Progress:
         """Write what happened into the record."""
-        newest = self._doors.cache.job(job.names.base, job.uid) or job
-        whose = self._doors.installation
-        record = records.build(
-            self._doors.renderer, newest, whose, done.removals, self._doors.clock()
-        )
+        doors = self._doors
+        newest = doors.cache.job(job.names.base, job.uid) or job
+        record = records.build(doors.renderer, newest, doors.installation, done, doors.clock())
         try:
-            await records.store(self._doors.kube, record)
+            await records.store(doors.kube, record, doors.installation)
         except NamespaceTerminating:
-            log.warning("no record: the namespace is being deleted")
+            left = [item.resource for item in done.remaining]
+            log.warning("no record: the namespace is being deleted", remaining=left)
+        if proof.holds_data(done.remaining):
+            doors.remains.note_finished(job.uid, job.transitions.get(job.state, doors.clock()))
         return replace(done, recorded=True)
 
-    async def _delete_secret(self, job: Job, name: str) -> bool:
-        """Delete a Secret of this very Job; tell whether there was one."""
-        kube = self._doors.kube
-        secret = await kube.get(SECRETS, name)
-        if secret is None or labels.owner_uid(secret) != job.uid:
-            return False
-        uid = secret["metadata"]["uid"]
-        return await kube.delete(SECRETS, name, uid=uid, propagation="Background") is not None
+    def _leave(self, job: Job, resource: str, error: NotOurs, done: Progress) -> Progress:
+        """Note, once and aloud, that something under a name of the job is not ours."""
+        if any(item.resource == resource for item in done.remaining):
+            return done
+        left = Remainder(resource=resource, reason=str(error), made=proof.may_be_of(job, resource))
+        if left.made:
+            log.error("data remains: it is not ours any more", resource=resource, error=str(error))
+            self._writer.note(job, "DataRemains", f"{resource}: {error}", warning=True)
+        else:
+            log.warning("name was never ours and is left alone", resource=resource)
+        return replace(done, remaining=(*done.remaining, left))
 
-    def _gone(self, resource: str) -> Removal:
-        return Removal(resource=resource, removed_at=self._doors.clock())
-
-    def _proven(self, job: Job, done: Progress) -> tuple[Removal, ...]:
-        """Add that the cluster was looked through and holds nothing of the job but the Job."""
-        now, names = self._doors.clock(), job.names
-        removals = {removal.resource: removal for removal in done.removals}
-        for name in (
-            f"secret/{names.base}",
-            f"secret/{names.transfer_secret}",
-            f"pods/{names.base}",
-        ):
-            known = removals.get(name) or Removal(resource=name, removed_at=None)
-            removals[name] = replace(known, proven_absent_at=now)
-        return tuple(removals.values())
+    def _with(self, done: Progress, *removals: Removal) -> Progress:
+        return replace(done, removals=proof.merged(done.removals, *removals))

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import structlog
 
-from pyvatti import fence
+from pyvatti import fence, foreign
 from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
@@ -45,6 +45,7 @@ class Controller:
             interval=doors.settings.poll_interval.total_seconds(),
             clock=doors.clock,
             wanted=self._wanted_runs,
+            clean=self._clean_text,
             changed=self._run_changed,
         )
         self._writer = JobWriter(doors)
@@ -96,10 +97,9 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             watch = self._supervisor.watch
             group.create_task(watch("run follower", self._runs.follow()))
-            group.create_task(watch("sweeper", Sweeper(self._doors).run()))
-            for job in self._doors.cache.jobs():
-                with self._guard.around(job.names.base):
-                    self._job_changed(job.names.base)
+            with foreign.about(lambda: None):  # what it meets is of jobs that nobody knows
+                group.create_task(watch("sweeper", Sweeper(self._doors).run()))
+            self.wake_all()
             await watch("dispatcher", self._dispatch(group))
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
@@ -149,6 +149,12 @@ class Controller:
         if (courier := self._couriers.pop(base, None)) is not None:
             courier.poke()
 
+    def wake_all(self) -> None:
+        """Make a pass over every job soon: something about all of them changed."""
+        for job in self._doors.cache.jobs():
+            with self._guard.around(job.names.base):
+                self._job_changed(job.names.base)
+
     def _job_changed(self, base: str) -> None:
         self._bases.add(base)
         self._slots.note(base, self._doors.cache.job(base))
@@ -187,6 +193,11 @@ class Controller:
         return {
             job.names.run_name: job.transitions.get(State.CREATED, job.accepted_at) for job in jobs
         }
+
+    def _clean_text(self, run_name: str, text: str) -> str:
+        """Take out of a foreign text what the job of a run must not tell."""
+        job = self._doors.cache.job(self._run_bases.get(run_name, ""))
+        return foreign.clean_for(self._doors.cache.personal.of(job.uid) if job else None, text)
 
     def _run_changed(self, run_name: str) -> None:
         if (base := self._run_bases.get(run_name)) is not None:

@@ -8,10 +8,11 @@ import contextlib
 import random
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
-from pyvatti import fence
+from pyvatti import fence, foreign
 from pyvatti.backend import Answer, Reply
 from pyvatti.errors import Conflict, Deposed, PyvattiError
 from pyvatti.guard import Guard
@@ -62,7 +63,8 @@ class Courier:
 
     async def deliver(self) -> None:
         """Deliver until the Job is gone."""
-        with structlog.contextvars.bound_contextvars(job=self.base):
+        about = foreign.about(partial(self._doors.cache.personal.of, self.uid))
+        with structlog.contextvars.bound_contextvars(job=self.base), about:
             while (job := self._doors.cache.job(self.base, self.uid)) is not None:
                 pause = await self._guarded(job) if _is_due(job) else None
                 if pause != 0:

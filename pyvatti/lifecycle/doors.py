@@ -14,6 +14,7 @@ from pyvatti.lifecycle.attempts import Attempts
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import utc_now
 from pyvatti.lifecycle.events import EventRecorder
+from pyvatti.lifecycle.remains import Remains
 from pyvatti.manifests import Renderer
 from pyvatti.models import Installation, Job, Owner
 from pyvatti.rest import Timeouts
@@ -55,6 +56,7 @@ class Doors:
     cache: Cache
     events: EventRecorder
     attempts: Attempts = field(default_factory=Attempts)
+    remains: Remains = field(default_factory=Remains)
     limits: Limits = field(default_factory=Limits)
     clock: Clock = utc_now
 

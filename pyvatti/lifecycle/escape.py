@@ -10,10 +10,13 @@ from pyvatti.errors import JobNotFound, NotOurs
 from pyvatti.jobs import finalizer_patch, read_job
 from pyvatti.kube import JOBS, KubeClient
 from pyvatti.kube.credentials import Credentials
+from pyvatti.policy import proof
 
 
 async def release(job_id: str, *, namespace: str, kubeconfig: str) -> Sequence[str]:
-    """Remove our finalizer from a Job; give the names of the buckets that may still be there.
+    """Remove our finalizer from a Job; give the buckets that may still be there and must go.
+
+    Results of a success are not among them: they expire by the bucket's lifecycle.
 
     Raises JobNotFound, NotOurs for a Job that is not pyvatti's, Conflict if the Job changes
     meanwhile (then somebody still acts on it), Unavailable.
@@ -29,4 +32,4 @@ async def release(job_id: str, *, namespace: str, kubeconfig: str) -> Sequence[s
         await client.merge_patch(JOBS, job.names.base, finalizer_patch(job))
     finally:
         await client.close()
-    return (job.names.work_bucket, job.names.results_bucket)
+    return proof.doomed_buckets(job.names, job.state)

@@ -7,13 +7,14 @@ Never a place for state. Rules: kubernetes pkg/apis/core/validation/events.go.
 import asyncio
 import secrets
 import time
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import AlreadyExists
-from pyvatti.kube import EVENTS, KubeClient
+from pyvatti.kube import EVENTS, JOBS, Kind, KubeClient
 from pyvatti.models import Job, Manifest
 from pyvatti.telemetry import metrics
 
@@ -23,8 +24,18 @@ QUEUE_LIMIT = 1000
 BURST = 50  # Events posted without a pause; a full queue at this pace is told within a minute
 PAUSE = 0.05  # seconds between two after that: a burst of launches must not wait for its Events
 NOTE_LIMIT = 1024  # bytes, by the Events API
+NAME_LIMIT = 200  # characters of the object's name, so that what follows fits into 253
 INSTANCE_LIMIT = 128  # characters, and ours are ASCII
 CONTROLLER = f"{labels.PREFIX}/pyvatti"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object an Event is about."""
+
+    kind: Kind
+    name: str
+    uid: str
 
 
 class EventRecorder:
@@ -39,12 +50,20 @@ class EventRecorder:
     def note(
         self, job: Job, reason: str, note: str, now: datetime, *, warning: bool = False
     ) -> None:
-        """Queue an Event about a Job: `reason` CamelCase, `note` a sentence without secrets.
+        """Queue an Event about a Job: `reason` CamelCase, `note` a sentence.
 
         Never waits: where the queue is full the Event is dropped.
         """
+        self._put(Subject(JOBS, job.names.base, job.uid), reason, note, now, warning=warning)
+
+    def warn(self, about: Subject, reason: str, note: str, now: datetime) -> None:
+        """Queue a Warning Event about any object of the namespace."""
+        self._put(about, reason, note, now, warning=True)
+
+    def _put(self, about: Subject, reason: str, note: str, now: datetime, *, warning: bool) -> None:
+        note = foreign.clean_known(note)
         try:
-            self._queue.put_nowait(self._event(job, reason, note, now, warning=warning))
+            self._queue.put_nowait(self._event(about, reason, note, now, warning=warning))
         except asyncio.QueueFull:
             self._refused(reason, "QueueFull", "too many wait for the API server")
 
@@ -73,16 +92,15 @@ class EventRecorder:
         self._said.add((reason, why))
         level("kubernetes event refused", reason=reason, kind=why, error=text)
 
-    def _event(self, job: Job, reason: str, note: str, now: datetime, *, warning: bool) -> Manifest:
+    def _event(
+        self, about: Subject, reason: str, note: str, now: datetime, *, warning: bool
+    ) -> Manifest:
         namespace = self._client.namespace
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             # No generateName: one that ends in a full stop, as client-go's names do, is refused.
-            "metadata": {
-                "name": f"{job.names.base}.{secrets.token_hex(8)}",
-                "namespace": namespace,
-            },
+            "metadata": {"name": _name(about), "namespace": namespace},
             "eventTime": now.isoformat(timespec="microseconds"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._identity[:INSTANCE_LIMIT],
@@ -91,10 +109,15 @@ class EventRecorder:
             "type": "Warning" if warning else "Normal",
             "note": note.encode(errors="replace")[:NOTE_LIMIT].decode(errors="ignore"),
             "regarding": {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "name": job.names.base,
+                "apiVersion": about.kind.api_version,
+                "kind": about.kind.kind,
+                "name": about.name,
                 "namespace": namespace,
-                "uid": job.uid,
+                "uid": about.uid,
             },
         }
+
+
+def _name(about: Subject) -> str:
+    """Name an Event after its object, as a DNS name that nobody else has."""
+    return f"{about.name[:NAME_LIMIT].rstrip('-.')}.{secrets.token_hex(8)}"

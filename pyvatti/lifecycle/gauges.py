@@ -6,10 +6,11 @@ from collections import Counter
 from typing import NoReturn
 
 from pyvatti.guard import Guard
-from pyvatti.kube import Elector
+from pyvatti.kube import JOBS, Elector
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.models import State
-from pyvatti.policy import Observed, admit, most_released, waiting_for
+from pyvatti.lifecycle.strangers import Strangers
+from pyvatti.models import Job, State
+from pyvatti.policy import Observed, Progress, admit, most_released, waiting_for
 from pyvatti.telemetry import metrics
 
 PERIOD = 5.0  # seconds
@@ -17,7 +18,7 @@ PERIOD = 5.0  # seconds
 
 async def keep_gauges(doors: Doors, elector: Elector) -> NoReturn:
     """Set the gauges every few seconds until cancelled; one odd job costs its own count alone."""
-    guard = Guard("gauges")
+    guard, strangers = Guard("gauges"), Strangers(doors.events)
     while True:
         metrics.leader.set(1 if elector.is_leader else 0)
         now = time.monotonic()
@@ -28,11 +29,14 @@ async def keep_gauges(doors: Doors, elector: Elector) -> NoReturn:
             _count_jobs(doors, guard)
         with guard.around("ages"):
             _measure_ages(doors, elector, guard)
+        if not elector.is_follower:
+            with guard.around("foreign jobs"):
+                _tell_foreign_jobs(doors, strangers)
         await asyncio.sleep(PERIOD)
 
 
 def _count_jobs(doors: Doors, guard: Guard) -> None:
-    cache, jobs = doors.cache, doors.cache.jobs()
+    jobs = doors.cache.jobs()
     states = Counter(job.state for job in jobs)
     for state in State:
         metrics.jobs.labels(state.value).set(states[state])
@@ -40,13 +44,26 @@ def _count_jobs(doors: Doors, guard: Guard) -> None:
     waits: Counter[str] = Counter()
     for job in jobs:
         with guard.around(job.names.base):
-            seen = Observed(job=job, pods=cache.pods(job.uid), has_slot=job.names.base in admitted)
+            seen = _observed(doors, job, has_slot=job.names.base in admitted)
             if waiting := waiting_for(seen):
                 waits[waiting.on] += 1
     metrics.waiting.clear()
     for what, count in waits.items():
         metrics.waiting.labels(what).set(count)
     metrics.outbox.set(sum(len(job.pending) for job in jobs))
+
+
+def _observed(doors: Doors, job: Job, *, has_slot: bool) -> Observed:
+    known = Progress(stuck=doors.remains.stuck(job.uid))
+    return Observed(job=job, pods=doors.cache.pods(job.uid), has_slot=has_slot, progress=known)
+
+
+def _tell_foreign_jobs(doors: Doors, strangers: Strangers) -> None:
+    """Say of each Job that is not ours (a copy, restored, forged) that nothing happens to it."""
+    strangers.begin("job")
+    for job in doors.cache.foreign():
+        strangers.note("job", job.name, job.uid, job.why, JOBS)
+    strangers.end("job")
 
 
 def _measure_ages(doors: Doors, elector: Elector, guard: Guard) -> None:
@@ -57,5 +74,7 @@ def _measure_ages(doors: Doors, elector: Elector, guard: Guard) -> None:
             oldest_event = max(oldest_event, *ages, 0.0)
     metrics.outbox_age.set(oldest_event)
     # what is proven deleted is known to the acting replica alone; while it is known, it speaks
-    oldest = None if elector.is_follower else doors.cache.oldest_deletion()
-    metrics.oldest_undeleted.set((now - oldest).total_seconds() if oldest is not None else 0.0)
+    known = (doors.cache.oldest_deletion(), doors.remains.oldest())
+    undeleted = [now - since for since in known if since is not None and not elector.is_follower]
+    metrics.oldest_undeleted.set(max(undeleted).total_seconds() if undeleted else 0.0)
+    metrics.data_remains.set(0 if elector.is_follower else doors.remains.count())

@@ -50,6 +50,7 @@ class Intake:
         Raises JobExists, JobFinished, and Unavailable or Rejected if it could not be written:
         then nobody was promised anything and the job will not run.
         """
+        self._doors.home.require_staying()
         names = id_names(request.job_id, self._doors.settings.namespace)
         before = self._doors.cache.job(names.base)
         if before is not None and before.presence is Presence.GONE:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from pyvatti import labels
 from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError
-from pyvatti.jobs import id_names, read_time
+from pyvatti.jobs import id_names, names_for, read_time, why_record_not_ours
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import (
@@ -19,14 +19,14 @@ from pyvatti.models import (
     Event,
     Job,
     Notice,
-    Record,
+    Remainder,
     Removal,
     State,
     Verdict,
     Waiting,
     lost_events,
 )
-from pyvatti.policy import Observed, admit, most_released, waiting_for
+from pyvatti.policy import Observed, Progress, admit, most_released, proof, waiting_for
 from pyvatti.policy.deciding import NO_POD_PATIENCE
 
 PAGE_SECONDS = 1.8  # a caller waits at most 2 s; a page of records takes a fraction of that
@@ -53,7 +53,11 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """Everything about one job."""
+    """Everything about one job.
+
+    `unreadable` says why the content of its record could not be read (one of a newer pyvatti, or
+    edited): then the rest is what the record's labels say.
+    """
 
     id: str
     state: State
@@ -67,12 +71,17 @@ class JobView:
     results_bucket: str | None
     removed: tuple[Removal, ...]
     removed_at: datetime | None
+    remaining: tuple[Remainder, ...] = ()
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionReport:
-    """What a job made and what became of it. `complete` once everything is proven gone.
+    """What a job made and what became of it.
 
+    `complete` is true once a read, made after the deletion, has shown of everything the job may
+    have made that it is gone. `remaining` names what is not, and why; one with `made` false is
+    somebody else's thing under a name the job never had.
     `kept` names what survives on purpose: the results of a success, until their lifecycle rule
     deletes them, and the record.
     """
@@ -81,6 +90,7 @@ class DeletionReport:
     complete: bool
     removed: tuple[Removal, ...]
     removed_at: datetime | None
+    remaining: tuple[Remainder, ...]
     kept: tuple[str, ...]
 
 
@@ -97,10 +107,10 @@ class Reader:
         job = self._doors.cache.job(names.base)
         if job is not None and not job.withdrawn:
             return await self._live(job)
-        record = await records.find(self._doors.kube, names, self._doors.installation)
-        if record is None:
+        found = await records.look(self._doors.kube, names, self._doors.installation)
+        if found is None:
             raise JobNotFound(f"{names.job_id} is not known")
-        return _finished(record)
+        return _finished(found, self._doors.settings.namespace)
 
     async def deletion(self, job_id: str) -> DeletionReport:
         """Give the deletion report of a job; of a live one it is not complete. JobNotFound."""
@@ -109,9 +119,10 @@ class Reader:
         names = id_names(view.id, self._doors.settings.namespace)
         return DeletionReport(
             id=view.id,
-            complete=not view.live,
+            complete=not (view.live or view.unreadable or proof.holds_data(view.remaining)),
             removed=view.removed,
             removed_at=view.removed_at,
+            remaining=view.remaining,
             kept=() if view.live else (*kept, f"configmap/{names.record}"),
         )
 
@@ -133,7 +144,12 @@ class Reader:
             results_bucket=job.names.results_bucket if made else None,
             removed=self._doors.cache.removals(job.uid),
             removed_at=None,
+            remaining=self._remaining(job),
         )
+
+    def _remaining(self, job: Job) -> tuple[Remainder, ...]:
+        remains = self._doors.remains
+        return (*remains.remaining(job.uid), *remains.stuck(job.uid))
 
     def _observed(self, job: Job) -> Observed:
         cache = self._doors.cache
@@ -143,6 +159,7 @@ class Reader:
             pods=cache.pods(job.uid),
             vanished=cache.vanished(job.uid),
             has_slot=job.names.base in admitted,
+            progress=Progress(stuck=self._doors.remains.stuck(job.uid)),
         )
 
     async def _events(self, seen: Observed) -> tuple[ClusterEvent, ...]:
@@ -198,6 +215,8 @@ class Reader:
         instance = self._doors.settings.instance
         kube = self._doors.kube
         async for raw in records.every(kube, instance, extra=extra, patience=PAGE_SECONDS):
+            if why_record_not_ours(raw, self._doors.installation):
+                continue  # said by the sweeper
             line = _record_line(raw["metadata"])
             if line is not None and line.id not in live:
                 yield line
@@ -208,7 +227,8 @@ def _record_line(metadata: dict[str, object]) -> JobLine | None:
     marks = metadata.get("annotations") or {}
     if not isinstance(found, dict) or not isinstance(marks, dict):
         return None
-    accepted = read_time(marks.get(labels.ACCEPTED_AT) or str(metadata["creationTimestamp"]))
+    made = read_time(str(metadata.get("creationTimestamp")))
+    accepted = read_time(marks.get(labels.ACCEPTED_AT)) or made
     state = found.get(labels.STATE)
     if accepted is None or state not in set(State) or labels.JOB_ID not in found:
         return None
@@ -222,7 +242,19 @@ def _record_line(metadata: dict[str, object]) -> JobLine | None:
     )
 
 
-def _finished(record: Record) -> JobView:
+def _finished(found: records.Found, namespace: str) -> JobView:
+    """Show a record; what it does not prove to be gone remains, whether it says so or not."""
+    record, results = found.record, found.record.results_bucket
+    names = names_for(record.job_id, namespace, record.uid)
+    said = {item.resource: item for item in record.remaining}
+    if found.unreadable:
+        unread = Remainder(resource=f"configmap/{names.record}", reason=found.unreadable)
+        said[unread.resource] = unread
+        results = names.results_bucket if record.state is State.SUCCEEDED else None
+    else:
+        unseen = Remainder(resource="", reason="nobody has seen that it is gone")
+        for resource in proof.unproven_of(record, names):
+            said.setdefault(resource, replace(unseen, resource=resource))
     return JobView(
         id=record.job_id,
         state=record.state,
@@ -233,9 +265,11 @@ def _finished(record: Record) -> JobView:
         waiting=None,
         verdict=record.verdict,
         deliveries=record.outbox,
-        results_bucket=record.results_bucket,
+        results_bucket=results,
         removed=record.removals,
         removed_at=record.removed_at,
+        remaining=tuple(said.values()),
+        unreadable=found.unreadable,
     )
 
 

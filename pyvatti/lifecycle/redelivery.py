@@ -151,12 +151,12 @@ async def _write(
 
 def _read(doors: Doors, raw: Manifest) -> Record | None:
     """Read a record of this installation. Raises Unavailable for one nobody here can read."""
-    if not labels.is_of(raw, doors.installation):
+    found = records.read(raw, doors.installation)
+    if found is None:
         return None
-    record = records.read(raw)
-    if record is None:
-        raise Unavailable("the record of this job cannot be read")
-    return record
+    if found.unreadable:
+        raise Unavailable(f"the record of this job cannot be read: {found.unreadable}")
+    return found.record
 
 
 def _marked(claim: str) -> Manifest:

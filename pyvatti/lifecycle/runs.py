@@ -13,7 +13,7 @@ import structlog
 from pyvatti.errors import Denied, PyvattiError
 from pyvatti.guard import Guard
 from pyvatti.models import Run
-from pyvatti.seqera import PAGE, Seqera
+from pyvatti.seqera import PAGE, Clean, Seqera
 
 log = structlog.get_logger(__name__)
 
@@ -34,12 +34,14 @@ class RunFollower:
         interval: float,
         clock: Callable[[], datetime],
         wanted: Wanted,
+        clean: Clean,
         changed: Callable[[str], None],
     ) -> None:
         self._seqera = seqera
         self._interval = interval
         self._clock = clock
         self._wanted = wanted
+        self._clean = clean
         self._changed = changed
         self._runs: dict[str, Run] = {}
         self._asked = asyncio.Event()
@@ -99,7 +101,7 @@ class RunFollower:
         found: dict[str, Run] = {}
         try:
             for name in asking:
-                run = await self._seqera.find(name, wanted[name])
+                run = await self._seqera.find(name, wanted[name], self._clean)
                 if run is None:
                     return False
                 found[name] = run
@@ -115,7 +117,7 @@ class RunFollower:
         try:
             if wanted:
                 async with asyncio.timeout(PASS_LIMIT):
-                    found = await self._seqera.runs(wanted)
+                    found = await self._seqera.runs(wanted, self._clean)
             self.failing_since = None
             self._guard.forget("pass")
         except Exception as error:  # noqa: BLE001 - no answer of Seqera stops the jobs

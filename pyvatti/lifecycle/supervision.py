@@ -37,8 +37,13 @@ class Supervisor:
         self._stopping = False
 
     def on_failure(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once, if a part ends by itself."""
+        """Call `tell` when the service is to be ended: a part ended by itself, or all is done."""
         self._listeners.append(tell)
+
+    def end(self) -> None:
+        """Ask whoever runs the service to end it: nothing is left to do, and nothing failed."""
+        for tell in self._listeners:
+            tell()
 
     @asynccontextmanager
     async def running(self, parts: Mapping[str, Coroutine[Any, Any, Any]]) -> AsyncIterator[None]:

@@ -89,6 +89,7 @@ async def find_job(doors: Doors, job: Job) -> Job | None:
 async def is_stored(doors: Doors, job: Job) -> bool:
     """Tell whether the driver's Secret of this very Job stands: its accept may be complete."""
     secret = await doors.kube.get(SECRETS, job.names.base)
+    doors.cache.note_request(job, secret)
     return secret is not None and _belongs(secret, job, doors.installation)
 
 

@@ -90,7 +90,7 @@ class JobWriter:
             cache.note_job(await kube.merge_patch(JOBS, names.base, patch))
             self.note(job, "Repaired", "labels were edited and are put back")
             raise NotYet(FOUND_PAUSE)  # the watch brings it back
-        record = await records.find(kube, names)
+        record = await records.find(kube, names, self._doors.installation)
         if record is not None and record.uid == job.uid:
             cache.drop_lost(job.uid)  # another replica brought it to its end
             return

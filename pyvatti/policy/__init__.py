@@ -8,7 +8,7 @@ from pyvatti.policy.admission import Slots, admit, most_released
 from pyvatti.policy.deciding import decide, is_accepted, is_data_gone, wake_times
 from pyvatti.policy.judging import judge
 from pyvatti.policy.observed import Observed, Progress
-from pyvatti.policy.waiting import waiting_for
+from pyvatti.policy.waiting import is_stuck, waiting_for
 
 __all__ = [
     "Action",
@@ -19,6 +19,7 @@ __all__ = [
     "decide",
     "is_accepted",
     "is_data_gone",
+    "is_stuck",
     "judge",
     "most_released",
     "waiting_for",

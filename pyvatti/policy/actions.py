@@ -90,7 +90,7 @@ class StopJob:
 
 @dataclass(frozen=True, slots=True)
 class RemoveStrays:
-    """Delete pods and Secrets of the job that lost their owner."""
+    """Delete pods and Secrets of the job that lost their owner, until no pod may write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,13 @@ class RemoveBucket:
     """Empty and delete a bucket of this job, in its turn of the limiter, and look again."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Read whether resources of the cluster (`secret/...`, `pods/...`) are gone."""
+
+    resources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ Action: TypeAlias = (
     | StopJob
     | RemoveStrays
     | RemoveBucket
+    | LookAgain
     | WriteRecord
     | LetGo
     | Repair

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pyvatti.labels import FINALIZER, FOREGROUND
 from pyvatti.models import Event, Job, Presence, State, Verdict
 from pyvatti.policy import actions as act
+from pyvatti.policy import proof
 from pyvatti.policy.judging import judge
 from pyvatti.policy.limits import grace_end, is_asked_since, is_done, last_look, state_limit
 from pyvatti.policy.observed import Observed
@@ -89,7 +90,8 @@ def _start(seen: Observed, settings: Settings) -> list[act.Action]:
 
 def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
     job, pod, done = seen.job, seen.pod, seen.progress
-    if job.suspended and job.deleting_since is None:  # Kueue took the slot back
+    stays = job.deleting_since is None and seen.going_since is None
+    if job.suspended and stays:  # Kueue took the slot back
         return [] if done.transfer_made and not done.transfer_gone else [act.MakeTransferSecret()]
     steps: list[act.Action] = []
     if needs_no_credentials(seen) and not done.transfer_gone:
@@ -139,40 +141,60 @@ def _end(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
         return [act.DeleteTransferSecret()]
     if job.deleting_since is None or not (done.stop_sent or FOREGROUND in job.finalizers):
         return [act.StopJob()]
-    if FOREGROUND in job.finalizers:
-        return []  # the garbage collector has not seen the last pod go yet
     return _remove(seen)
 
 
 def _remove(seen: Observed) -> list[act.Action]:
+    """Remove data as soon as no container can write; only letting go waits for pod objects.
+
+    Nothing here waits for the garbage collector, which a finalizer on an ended pod can stop.
+    """
     job, done = seen.job, seen.progress
-    if not done.strays_gone:
+    may_write = any(pod.is_live for pod in seen.pods)
+    if not done.strays_gone and not (may_write and FOREGROUND in job.finalizers):
         return [act.RemoveStrays()]
-    if any(pod.is_live for pod in seen.pods):
+    if may_write:
         return []
-    for name in _remaining(seen):
+    for name in _buckets_left(seen):
         return [act.RemoveBucket(name)]
-    if job.pending:
+    if unseen := _to_look_at(seen):
+        return [act.LookAgain(unseen)]
+    if job.pending or seen.pods:
         return []
     return [act.LetGo()] if done.recorded else [act.WriteRecord(), act.LetGo()]
 
 
 def is_data_gone(seen: Observed) -> bool:
-    """Tell whether everything sensitive of a finished job is proven deleted."""
-    ended = seen.job.state.is_terminal and seen.progress.strays_gone
-    return ended and not any(pod.is_live for pod in seen.pods) and not _remaining(seen)
+    """Tell whether everything sensitive of a finished job was seen to be gone."""
+    done = seen.progress
+    if not (seen.job.state.is_terminal and done.strays_gone):
+        return False
+    is_left = _buckets_left(seen) or _to_look_at(seen) or proof.holds_data(done.remaining)
+    return not is_left and not any(pod.is_live for pod in seen.pods)
 
 
-def _remaining(seen: Observed) -> list[str]:
-    removed = {removal.resource for removal in seen.progress.removals}
-    return [name for name in _doomed_buckets(seen.job) if f"bucket/{name}" not in removed]
+def _buckets_left(seen: Observed) -> list[str]:
+    """Name the buckets that are to be removed, those it failed at last."""
+    job, done = seen.job, seen.progress
+    doomed = [f"bucket/{name}" for name in proof.doomed_buckets(job.names, job.state)]
+    left = proof.unproven(doomed, done.removals, done.remaining)
+    given_up = {item.resource for item in done.remaining}
+    failed = [item.resource for item in done.stuck]
+    order = {name: failed.index(name) if name in failed else -1 for name in left}
+    names = [name for name in left if name not in given_up]
+    return [name.removeprefix("bucket/") for name in sorted(names, key=order.__getitem__)]
 
 
-def _doomed_buckets(job: Job) -> tuple[str, ...]:
-    """Name what must not survive: the genomes always, results unless the job succeeded."""
-    if job.state is State.SUCCEEDED:
-        return (job.names.work_bucket,)
-    return job.names.work_bucket, job.names.results_bucket
+def _to_look_at(seen: Observed) -> tuple[str, ...]:
+    """Name what of the cluster nobody has seen to be gone; not pods that are known to be there."""
+    done = seen.progress
+    wanted = proof.cluster_resources(seen.job.names)
+    given_up = {item.resource for item in done.remaining}
+    return tuple(
+        name
+        for name in proof.unproven(wanted, done.removals, ())
+        if name not in given_up and not (seen.pods and name.startswith("pods/"))
+    )
 
 
 def _may_finish_alone(seen: Observed, now: datetime, settings: Settings) -> bool:

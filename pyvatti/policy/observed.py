@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyvatti.models import ClusterEvent, Job, Pod, Removal, Run
+from pyvatti.models import ClusterEvent, Job, Pod, Remainder, Removal, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +11,9 @@ class Progress:
     """What the acting replica knows of its own work on one job since it took over.
 
     All of it can be found out again, so it is lost without harm: True means "known to be so",
-    False "not known". `refusal` is the sentence of a step that can never succeed.
+    False "not known". `refusal` is the sentence of a step that can never succeed. `remaining` is
+    not ours and left for good; `stuck` is what the clean-up failed at and tries again ever later,
+    the one tried last at the end.
     """
 
     accepted: bool = False  # the driver's Secret was seen, so the accept was complete
@@ -20,14 +22,17 @@ class Progress:
     transfer_gone: bool = False
     staged_gone: bool = False  # the transfer's folder of the work bucket was emptied
     stop_sent: bool = False  # a Foreground deletion of ours was accepted
-    strays_gone: bool = False  # no pod and no Secret was left without its owner
-    removals: tuple[Removal, ...] = ()  # buckets proven absent
+    strays_gone: bool = False  # the API server listed no pod that may write
+    removals: tuple[Removal, ...] = ()
+    remaining: tuple[Remainder, ...] = ()
+    stuck: tuple[Remainder, ...] = ()
     recorded: bool = False
     let_go: bool = False
     refusal: tuple[str, str] | None = None  # (reason, sentence)
     first_seen_at: datetime | None = None  # by our clock: the API server's may be wrong
     end_seen_at: datetime | None = None  # by our clock: a node's clock may be wrong
     deletion_seen_at: datetime | None = None
+    going_seen_at: datetime | None = None
     image_error_since: datetime | None = None
     report_found: bool | None = None
 
@@ -39,6 +44,7 @@ class Observed:
     `asked_at` is the beginning of the last Seqera pass that ended, answered or not; a run that
     nobody has asked for yet proves nothing. `secret_stands` tells of the driver's Secret and is
     looked up only while the job is queued. `vanished` is how the last pod was when it went away.
+    `going_since` is when the deletion of the whole namespace began.
     """
 
     job: Job
@@ -49,6 +55,7 @@ class Observed:
     asked_at: datetime | None = None
     events: tuple[ClusterEvent, ...] = ()
     has_slot: bool = False
+    going_since: datetime | None = None
     progress: Progress = Progress()
 
     @property
@@ -83,6 +90,11 @@ class Observed:
         if self.job.deleting_since is None:
             return None
         return self.progress.deletion_seen_at or self.job.deleting_since
+
+    @property
+    def going_known_at(self) -> datetime | None:
+        """When this replica first saw, for this job, that the namespace goes, by our clock."""
+        return None if self.going_since is None else self.progress.going_seen_at or self.going_since
 
     @property
     def ended_at(self) -> datetime | None:

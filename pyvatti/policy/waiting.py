@@ -1,5 +1,6 @@
-"""PURE: what a job waits for, as anybody asking is told."""
+"""PURE: what a job waits for, as anybody asking is told; and when a person must help."""
 
+from pyvatti.errors import NamespaceTerminating, PermanentError
 from pyvatti.models import State, Waiting
 from pyvatti.policy.observed import Observed
 from pyvatti.policy.pods import waits_on
@@ -37,6 +38,25 @@ def _before_run(seen: Observed) -> Waiting | None:
 def _after_end(seen: Observed) -> Waiting | None:
     if any(pod.is_live for pod in seen.pods):
         return Waiting(on="pods", message="its pod has not ended yet")
+    for item in seen.progress.stuck:
+        return Waiting(on="clean-up stuck", message=f"{item.resource}: {item.reason}")
+    for pod in seen.pods:
+        if pod.deleting and pod.finalizers:
+            held = ", ".join(pod.finalizers)
+            return Waiting(on="pod finalizer", message=f"pod {pod.name} has ended, held by {held}")
     if seen.job.pending:
         return Waiting(on="backend", message="the backend has not taken the last event yet")
     return Waiting(on="clean-up", message="its resources are being removed")
+
+
+FAILURES_BEFORE_STUCK = 10  # of one step in a row: about 4 minutes
+
+
+def is_stuck(error: Exception, failures: int) -> bool:
+    """Tell whether a failing step of a clean-up needs a person: it cannot succeed by itself.
+
+    `failures` counts those in a row, this one included.
+    """
+    if isinstance(error, NamespaceTerminating):
+        return False
+    return isinstance(error, PermanentError) or failures >= FAILURES_BEFORE_STUCK

@@ -4,8 +4,9 @@ No Kubernetes, no job states, no decision which bucket goes when.
 """
 
 from pyvatti.storage.calls import Patience
-from pyvatti.storage.door import BucketInfo, Storage
+from pyvatti.storage.door import Storage
 from pyvatti.storage.limiter import BucketLimiter
 from pyvatti.storage.protection import Purpose
+from pyvatti.storage.reading import BucketInfo
 
 __all__ = ["BucketInfo", "BucketLimiter", "Patience", "Purpose", "Storage"]

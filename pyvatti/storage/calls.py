@@ -32,6 +32,7 @@ from pyvatti.errors import (
 )
 from pyvatti.rest import LONGEST_PAUSE, retry_after
 from pyvatti.settings import Settings
+from pyvatti.storage.answers import MEANS_WAIT, is_of_storage, read_refusal
 from pyvatti.telemetry import counted
 
 CONNECT_SECONDS = 3.05
@@ -46,20 +47,40 @@ class Patience:
     """How long the door waits, in seconds.
 
     `read` is for the next piece of an answer, `call` for the whole of it: longer than connecting
-    and reading once, so that their clearer errors show. `pauses` lie between tries.
+    and reading once, so that their clearer errors show. `pauses` lie between tries. `settle` is
+    for a changed policy of a bucket to be known by all that serve it.
     """
 
     read: float = 20.0
     call: float = 30.0
     pauses: tuple[float, ...] = (0.2, 1.0)
+    settle: float = 30.0
 
 
-class _FencedAdapter(HTTPAdapter):
-    """Asks the fence right before each request: a thread may have waited long for its turn."""
+class _NotAnswered(Exception):
+    """Something answered that is not Cloud Storage, or that only makes us wait."""
 
-    def send(self, *args: Any, **more: Any) -> Any:
+    def __init__(self, status: int, text: str, retry_after: float | None) -> None:
+        super().__init__(text)
+        self.status, self.retry_after = status, retry_after
+
+
+class _Adapter(HTTPAdapter):
+    """Asks the fence right before each request: a thread may have waited long for its turn.
+
+    Passes on only what has the form of Cloud Storage's answers: no redirect is followed.
+    """
+
+    def send(self, request: Any, *args: Any, **more: Any) -> Any:
         fence.require()
-        return super().send(*args, **more)
+        response = super().send(request, *args, **more)
+        status = response.status_code
+        if not is_of_storage(request, response):
+            raise _NotAnswered(503, f"{status} is not an answer of Cloud Storage", None)
+        if status in MEANS_WAIT or status >= 500:
+            wait = retry_after(response.headers, most=LONGEST_PAUSE)
+            raise _NotAnswered(status, f"{status} {response.reason}", wait)
+        return response
 
 
 class Connection:
@@ -92,7 +113,7 @@ class Connection:
         for scheme in ("http://", "https://"):
             # The way of Google's own samples to size the pool; no public name exists.
             client._http.mount(  # noqa: SLF001
-                scheme, _FencedAdapter(pool_maxsize=MOST_CONNECTIONS)
+                scheme, _Adapter(pool_maxsize=MOST_CONNECTIONS)
             )
         # It serves tracing alone, and asks about buckets in threads of its own, with retries of
         # two minutes and without our limits. The client checks everywhere that it is there.
@@ -170,18 +191,21 @@ def mapped(what: str) -> Iterator[None]:
         yield
     except PyvattiError:
         raise
+    except _NotAnswered as exc:
+        raise of_status(exc.status, f"{what}: {exc}", exc.retry_after) from exc
     except api.GoogleAPICallError as exc:
         raise _of_answer(what, exc) from exc
     except auth.GoogleAuthError as exc:
         kind = Unavailable if isinstance(exc, auth.TransportError) or exc.retryable else Denied
-        raise kind(trim(f"{what}: {exc}")) from exc
+        # further arguments are what the token server answered
+        raise kind(trim(f"{what}: {exc.args[0] if exc.args else type(exc).__name__}")) from exc
     except TimeoutError as exc:
         raise Unavailable(f"{what}: no complete answer in time") from exc
     except (OSError, api.GoogleAPIError) as exc:  # requests' exceptions are OSErrors
-        raise Unavailable(trim(f"{what}: {type(exc).__name__}: {exc}")) from exc
+        raise Unavailable(trim(f"{what}: {_kind(exc)}")) from exc
     except (ValueError, TypeError, LookupError, AttributeError) as exc:
         # The client trusts the shape of an answer: one without the shape fails anywhere inside.
-        raise Unavailable(trim(f"{what}: answer not understood: {exc!r}")) from exc
+        raise Unavailable(f"{what}: answer not understood ({type(exc).__name__})") from exc
 
 
 def of_status(status: int | None, text: str, retry_after: float | None = None) -> PyvattiError:
@@ -200,15 +224,21 @@ def of_status(status: int | None, text: str, retry_after: float | None = None) -
     return Rejected(text)
 
 
-def is_definite(exc: Any) -> bool:
-    """Whether a 404 comes from Cloud Storage; a gateway's HTML page says nothing about a bucket."""
-    response = exc.response
-    return response is None or not response.content.lstrip().startswith(b"<")
-
-
 def _of_answer(what: str, exc: Any) -> PyvattiError:
-    text = f"{what}: {exc.code} {exc.message}"
-    if exc.code == 404 and not is_definite(exc):
-        return Unavailable(trim(text))
-    headers = exc.response.headers if exc.response is not None else {}
-    return of_status(exc.code, text, retry_after(headers, most=LONGEST_PAUSE))
+    """Give our error for Google's own; the client's text, which repeats the URL, is left out."""
+    answer = exc.response
+    if answer is None:
+        return of_status(exc.code, f"{what}: {exc.code} {exc.message}")
+    content_type = answer.headers.get("Content-Type") or ""
+    refusal = read_refusal(answer.status_code, content_type, answer.content)
+    said = f" {refusal.reason}: {refusal.message}" if refusal else ""
+    pause = retry_after(answer.headers, most=LONGEST_PAUSE)
+    return of_status(exc.code, f"{what}: {exc.code}{said}", pause)
+
+
+def _kind(exc: BaseException) -> str:
+    """Name a failed connection by its innermost cause: the outer ones repeat the URL."""
+    kind = type(exc).__name__
+    while (inner := exc.__cause__ or exc.__context__) is not None:
+        exc = inner
+    return f"{kind}: {exc.strerror}" if isinstance(exc, OSError) and exc.strerror else kind

@@ -1,21 +1,25 @@
 """Deletes every object version of a bucket, in batches, page by page, and counts them.
 
-Deletes no bucket and checks no owner: its caller has done that.
+Deletes no bucket and checks no owner: its caller has done that. Names of objects are in no message:
+file names may be personal.
 """
 
 import asyncio
+import re
+from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
-from google.api_core.exceptions import NotFound
+from pyvatti.errors import Denied, PyvattiError, Unavailable, Undeletable
+from pyvatti.storage.answers import MEANS_WAIT, Refusal, read_refusal
+from pyvatti.storage.buckets import PAGE, pages, read_page, unless_missing
+from pyvatti.storage.calls import Calls, jittered
 
-from pyvatti.errors import Denied, PyvattiError, TransientError, Unavailable
-from pyvatti.storage.calls import Calls, is_definite, jittered, of_status
-
-PAGE = 1000  # objects in one list answer, at most what the server gives
 BATCH = 100  # calls in one batch, at most what the server takes
 ROUNDS = 5  # full listings before a bucket that is never empty is left for later
+HOLD = re.compile(r"under active [\w -]{1,30} hold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,15 @@ class Tally:
             self.gone(version)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One answer inside a batch; `refusal` is None where it is not in Cloud Storage's form."""
+
+    status: int
+    is_done: bool
+    refusal: Refusal | None
+
+
 class Emptier:
     """Empties buckets."""
 
@@ -54,40 +67,59 @@ class Emptier:
         self._calls = calls
         self._timeout = calls.timeout
 
-    async def empty(self, bucket: str, tally: Tally, prefix: str = "") -> None:
+    async def empty(self, bucket: str, tally: Tally, prefix: str = "") -> bool:
         """Delete what begins with `prefix` until a listing of all versions is empty; count it.
 
-        Raises Denied if an object may not be deleted (hold, retention, permission), after all
-        others are gone; Unavailable if the server fails or somebody keeps writing.
+        Gives False if the bucket itself is missing. Raises Undeletable if something is held
+        fast, after all else is gone; Unavailable if the server fails or somebody keeps writing.
         """
         for _ in range(ROUNDS):
-            if not await self._pass(bucket, tally, prefix):
+            found = await self._pass(bucket, tally, prefix)
+            if not found:
                 tally.settle()
-                return
+                return found is not None
         raise Unavailable(f"bucket {bucket}: somebody keeps writing into it")
 
-    async def _pass(self, bucket: str, tally: Tally, prefix: str) -> int:
-        """Delete all that one listing shows and give its length."""
+    async def kept_until(self, bucket: str) -> datetime | None:
+        """Give until when the last deleted object can be restored, None if there is none.
+
+        Cloud Storage tells only while soft delete is on.
+        """
+        what = f"list what {bucket} keeps"
+
+        async def fetch(token: str) -> tuple[list[datetime], str | None]:
+            page = partial(_page_of_kept, bucket=bucket, token=token, timeout=self._timeout)
+            return await self._calls.patiently(what, page)
+
+        times = [moment async for page in pages(what, fetch) for moment in page]
+        return max(times, default=None)
+
+    async def _pass(self, bucket: str, tally: Tally, prefix: str) -> int | None:
+        """Delete all that one listing shows and give its length; None if the bucket is missing."""
         found = 0
-        failure: PyvattiError | None = None
-        token: str | None = ""
-        while token is not None:
-            list_page = partial(
+        stuck: Counter[str] = Counter()
+        what = f"list {bucket}"
+
+        async def fetch(token: str) -> tuple[list[Version] | None, str | None]:
+            page = partial(
                 _list_page, bucket=bucket, prefix=prefix, token=token, timeout=self._timeout
             )
-            versions, token = await self._calls.patiently(f"list {bucket}", list_page)
+            return await self._calls.patiently(what, page)
+
+        async for versions in pages(what, fetch):
+            if versions is None:
+                return None
             found += len(versions)
-            failure = await self._delete(bucket, versions, tally) or failure
-            if isinstance(failure, TransientError) and not isinstance(failure, Denied):
-                raise failure
-        if failure:
-            raise failure
+            stuck += await self._delete(bucket, versions, tally)
+        if stuck:
+            reasons = ", ".join(f"{count} for {why}" for why, count in sorted(stuck.items()))
+            raise Undeletable(
+                f"bucket {bucket}: {stuck.total()} objects cannot be deleted: {reasons}"
+            )
         return found
 
-    async def _delete(
-        self, bucket: str, versions: list[Version], tally: Tally
-    ) -> PyvattiError | None:
-        """Delete one page in batches side by side; give one of the failures."""
+    async def _delete(self, bucket: str, versions: list[Version], tally: Tally) -> Counter[str]:
+        """Delete one page in batches side by side; count what is held fast, by reason."""
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(
@@ -95,83 +127,119 @@ class Emptier:
                 )
                 for start in range(0, len(versions), BATCH)
             ]
-        failures = [failure for task in tasks if (failure := task.result())]
-        # A failing server matters more than an object under a hold.
-        return min(failures, key=lambda failure: isinstance(failure, Denied), default=None)
+        stuck: Counter[str] = Counter()
+        failure: PyvattiError | None = None
+        for task in tasks:
+            held, failed = task.result()
+            stuck += held
+            failure = failed or failure
+        if failure:  # a failing server matters more than an object under a hold
+            raise failure
+        return stuck
 
     async def _delete_batch(
         self, bucket: str, versions: list[Version], tally: Tally
-    ) -> PyvattiError | None:
-        """Delete up to 100 versions, failed ones again; give what failed in the end."""
+    ) -> tuple[Counter[str], PyvattiError | None]:
+        """Delete up to 100 versions, failed ones again; give what is held fast and the failure."""
         left = versions
+        stuck: Counter[str] = Counter()
         failure: PyvattiError | None = None
         for pause in (*self._calls.pauses, 0.0):
             try:
                 delete = partial(_delete_all, bucket=bucket, versions=left, timeout=self._timeout)
-                answers = await self._calls.run(f"delete objects of {bucket}", delete)
+                parts = await self._calls.run(f"delete objects of {bucket}", delete)
             except PyvattiError as exc:
                 failure = exc
                 tally.unsure.update(left)
             else:
-                left, failure = _settle(left, answers, tally)
+                left, failure = _settle(bucket, left, parts, tally, stuck)
             if not left or not isinstance(failure, Unavailable) or isinstance(failure, Denied):
                 break
             await asyncio.sleep(jittered(pause))
-        return failure
+        return stuck, failure
 
 
 def _settle(
-    versions: list[Version], answers: list[tuple[int, str]], tally: Tally
+    bucket: str, versions: list[Version], parts: list[Part], tally: Tally, stuck: Counter[str]
 ) -> tuple[list[Version], PyvattiError | None]:
-    """Count what is gone; give what to try again, and the failure that stands if nothing helps."""
+    """Count what is gone and what is held fast; give what to try again, and the failure."""
     left: list[Version] = []
     failure: PyvattiError | None = None
-    for version, (status, text) in zip(versions, answers, strict=True):
-        if status == 404 and version not in tally.unsure:
+    for version, part in zip(versions, parts, strict=True):
+        is_missing = part.refusal is not None and part.status == 404
+        if is_missing and version not in tally.unsure:
             continue  # somebody else was faster
-        if 200 <= status < 300 or status == 404:
+        if part.is_done or is_missing:
             tally.gone(version)
-            continue
-        error = of_status(status, f"object {version.name} not deleted: {status} {text}")
-        if isinstance(error, Unavailable) and not isinstance(error, Denied):
+        elif part.refusal is None or part.status == 401:
             left.append(version)
             tally.unsure.add(version)
-            failure = error
+            kind = Denied if part.status == 401 else Unavailable
+            failure = kind(f"bucket {bucket}: object not deleted: {part.status}")
         else:
-            failure = failure or error
+            stuck[_why(part.refusal)] += 1
     return left, failure
+
+
+def _why(refusal: Refusal) -> str:
+    """Name in a word what holds an object fast.
+
+    For a hold Cloud Storage gives the reason of a missing permission; only the message differs.
+    """
+    if refusal.reason == "objectUnderActiveHold" or HOLD.search(refusal.message):
+        return "hold"
+    return "retention" if refusal.reason == "retentionPolicyNotMet" else refusal.reason
 
 
 def _list_page(
     client: Any, *, bucket: str, prefix: str, token: str, timeout: tuple[float, float]
-) -> tuple[list[Version], str | None]:
-    """List one page of all versions and the token of the next; a missing bucket is empty."""
+) -> tuple[list[Version] | None, str | None]:
+    """List one page of all versions and the token of the next; None if the bucket is missing."""
     iterator = client.list_blobs(
         bucket,
         prefix=prefix or None,
         versions=True,
-        fields="items(name,generation,size),nextPageToken",
+        fields="kind,items(name,generation,size),nextPageToken",
         page_size=PAGE,
         page_token=token or None,
         timeout=timeout,
         retry=None,
     )
-    try:
-        page = next(iterator.pages)
-    except NotFound as exc:
-        if not is_definite(exc):
-            raise
-        return [], None
+    page = unless_missing(partial(next, iterator.pages))
+    if page is None:
+        return None, None
+    rows, following = read_page(page.raw_page)
     versions = [
-        Version(name=blob.name, generation=blob.generation, size=blob.size or 0) for blob in page
+        Version(
+            name=str(row["name"]),
+            generation=int(row["generation"]),  # without it a delete only hides the object
+            size=int(row.get("size") or 0),
+        )
+        for row in rows
     ]
-    return versions, iterator.next_page_token or None
+    return versions, following
+
+
+def _page_of_kept(
+    client: Any, *, bucket: str, token: str, timeout: tuple[float, float]
+) -> tuple[list[datetime], str | None]:
+    iterator = client.list_blobs(
+        bucket,
+        soft_deleted=True,
+        fields="kind,items(hardDeleteTime),nextPageToken",
+        page_size=PAGE,
+        page_token=token or None,
+        timeout=timeout,
+        retry=None,
+    )
+    rows, following = read_page(next(iterator.pages).raw_page)
+    return [datetime.fromisoformat(row["hardDeleteTime"]) for row in rows], following
 
 
 def _delete_all(
     client: Any, *, bucket: str, versions: list[Version], timeout: tuple[float, float]
-) -> list[tuple[int, str]]:
-    """Send one batch; give (status, text) of each part, in order."""
+) -> list[Part]:
+    """Send one batch; give the answer of each part, in order."""
     place = client.bucket(bucket)
     with client.batch(raise_exception=False) as batch:
         for version in versions:
@@ -179,6 +247,17 @@ def _delete_all(
                 version.name, generation=version.generation, timeout=timeout, retry=None
             )
     return [
-        (answer.status_code, answer.text if answer.status_code >= 300 else "")
+        _read_part(answer)
         for answer in batch._responses  # noqa: SLF001 - the client gives them in no other way
     ]
+
+
+def _read_part(answer: Any) -> Part:
+    content_type, content = answer.headers.get("Content-Type") or "", answer.content
+    return Part(
+        status=answer.status_code,
+        is_done=answer.status_code == 204 and not content.strip(),
+        refusal=read_refusal(answer.status_code, content_type, content)
+        if answer.status_code not in MEANS_WAIT
+        else None,
+    )

@@ -1,31 +1,18 @@
-"""What protects a bucket, all of it part of the one create call, and what of it the server kept.
+"""What protects a bucket, all of it part of the one create call, and what of it does not fit.
 
 No calls: the properties of a bucket object and nothing else.
 """
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
-from pyvatti import labels
-from pyvatti.models import Owner
 from pyvatti.settings import Settings
+from pyvatti.storage.reading import Seen
 
 Purpose: TypeAlias = Literal["work", "results"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What the server says of a bucket; `soft_delete_seconds` is None where it says nothing."""
-
-    name: str
-    metageneration: int
-    labels: dict[str, str]
-    soft_delete_seconds: int | None
-    is_uniform: bool
-    public_access: str
-    is_versioned: bool
 
 
 def expiry_days(settings: Settings, purpose: Purpose) -> int:
@@ -34,11 +21,6 @@ def expiry_days(settings: Settings, purpose: Purpose) -> int:
     if purpose == "results":
         longest = max(longest, settings.results_retention)
     return max(1, math.ceil(longest / timedelta(days=1)))
-
-
-def identity(owner: Owner) -> dict[str, str]:
-    """Give the labels of a job's bucket."""
-    return labels.of_bucket(owner.installation, owner.job_id, owner.job_uid)
 
 
 def protect(bucket: Any, wanted: dict[str, str], days: int) -> None:
@@ -54,32 +36,25 @@ def protect(bucket: Any, wanted: dict[str, str], days: int) -> None:
     bucket.add_lifecycle_abort_incomplete_multipart_upload_rule(age=1)
 
 
-def read(bucket: Any) -> Seen:
-    """Read a bucket as the server gave it; an answer of another shape raises anything here."""
-    access = bucket.iam_configuration
-    return Seen(
-        name=bucket.name,
-        metageneration=int(bucket.metageneration),
-        labels=dict(bucket.labels),
-        soft_delete_seconds=bucket.soft_delete_policy.retention_duration_seconds,
-        is_uniform=access.uniform_bucket_level_access_enabled is True,
-        public_access=access.public_access_prevention,
-        is_versioned=bool(bucket.versioning_enabled),
+def deviations(seen: Seen, location: str, days: int) -> list[str]:
+    """Name each property that is not as we make it: a policy or a person may change them."""
+    rules = (
+        {"action": {"type": "Delete"}, "condition": {"age": days}},
+        {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1}},
     )
-
-
-def deviations(seen: Seen, wanted: dict[str, str]) -> list[str]:
-    """Name each protection the server did not keep: an organisation policy may change them."""
     kept = {
+        f"location is {seen.location}, not {location.upper()}": seen.location == location.upper(),
+        "lifecycle rules are not ours": _spelled(seen.lifecycle) == _spelled(rules),
         "soft delete is not 0": seen.soft_delete_seconds == 0,
         "uniform access is off": seen.is_uniform,
         "public access prevention is not enforced": seen.public_access == "enforced",
         "versioning is on": not seen.is_versioned,
-        "labels differ": wanted.items() <= seen.labels.items(),
+        "a retention policy is set": not seen.is_retained,
+        "new objects are put under a hold": not seen.is_held_by_default,
     }
     return [problem for problem, is_kept in kept.items() if not is_kept]
 
 
-def is_ours(seen: Seen, owner: Owner) -> bool:
-    """Whether the bucket says that this very job made it."""
-    return identity(owner).items() <= seen.labels.items()
+def _spelled(rules: Iterable[dict[str, Any]]) -> list[str]:
+    """Spell rules so that their order does not matter."""
+    return sorted(json.dumps(rule, sort_keys=True) for rule in rules)

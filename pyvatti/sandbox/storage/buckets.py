@@ -96,9 +96,11 @@ def patch(state: State, call: Call) -> Answer:
     require_metageneration(call, bucket.metageneration)
     body = call.json()
     _check(without_nulls(body))
+    _require_unlocked(bucket, body)
     merge(bucket.properties, body)
     _normalise(bucket)
     bucket.metageneration += 1
+    bucket.updated = state.now()
     return json_answer(resource(bucket, call.base))
 
 
@@ -120,7 +122,7 @@ def resource(bucket: Bucket, base: str) -> Json:
         "projectNumber": "123456789012",
         "metageneration": str(bucket.metageneration),
         "timeCreated": rfc3339(bucket.created),
-        "updated": rfc3339(bucket.created),
+        "updated": rfc3339(bucket.updated or bucket.created),
         "etag": f"CAE{bucket.metageneration}",
         **bucket.properties,
     }
@@ -172,6 +174,16 @@ def _check(body: Json) -> None:
     kept = body.get("softDeletePolicy", {}).get("retentionDurationSeconds", 0)
     if not _is_soft_delete_duration(kept):
         raise _invalid("Soft delete policy retention duration must be 0 or 7 to 90 days.")
+
+
+def _require_unlocked(bucket: Bucket, body: Json) -> None:
+    """Raise 403 if a locked retention policy would end or become shorter."""
+    policy = bucket.properties.get("retentionPolicy") or {}
+    if not policy.get("isLocked") or "retentionPolicy" not in body:
+        return
+    wanted = (body["retentionPolicy"] or {}).get("retentionPeriod", 0)
+    if int(wanted) < int(policy.get("retentionPeriod", 0)):
+        raise ApiError(403, "forbidden", "Cannot reduce a locked retention policy.")
 
 
 def _is_soft_delete_duration(value: Any) -> bool:

@@ -32,6 +32,8 @@ NO_RANGE = "Requested range not satisfiable"
 def listing(state: State, call: Call) -> Answer:
     """List objects by prefix, delimiter and versions, in pages, with the fields asked for."""
     bucket = state.bucket(call.bucket, "storage.objects.list")
+    if is_true(call.query.get("softDeleted")):
+        return json_answer(_kept(state, bucket))
     rows = _rows(bucket, call)
     size = max(1, min(int(call.query.get("maxResults", MOST)), MOST))
     value: Json = {"kind": "storage#objects"}
@@ -48,6 +50,23 @@ def listing(state: State, call: Call) -> Answer:
     if len(rows) > size:
         value["nextPageToken"] = _token(rows[size - 1][0])
     return json_answer(selected(value, call.query.get("fields", "")))
+
+
+def _kept(state: State, bucket: Bucket) -> Json:
+    """List what can be restored, which the service does only while soft delete is on."""
+    if not bucket.soft_delete:
+        raise ApiError(400, "invalid", "The bucket has no soft delete policy.")
+    rows = [
+        {
+            "kind": "storage#object",
+            "name": kept.name,
+            "generation": str(kept.generation),
+            "hardDeleteTime": rfc3339(kept.until),
+        }
+        for kept in state.soft_deleted
+        if kept.kind == "object" and kept.bucket == bucket.name
+    ]
+    return {"kind": "storage#objects", "items": rows}
 
 
 def get(state: State, call: Call) -> Answer:

@@ -87,9 +87,22 @@ class StorageStandIn(Loopback):
         """Count calls of these kinds by second of the monotonic clock."""
         return Counter(int(at) for at, kind in self._routes.calls if kind in kinds)
 
-    def add_bucket(self, name: str, project: str | None = None, **properties: object) -> Bucket:
-        """Add a bucket directly, of somebody else's project if one is named."""
-        made = Bucket(name, project or self.state.project, self.now(), dict(properties))
+    def add_bucket(
+        self,
+        name: str,
+        project: str | None = None,
+        *,
+        grants: Iterable[str] = (),
+        **properties: object,
+    ) -> Bucket:
+        """Add a bucket directly, without soft delete if nothing else is said.
+
+        `project` names somebody else's, whose `grants` are what we may do with it all the same,
+        such as `storage.buckets.get` where it is public.
+        """
+        whole = {"softDeletePolicy": {"retentionDurationSeconds": "0"}} | properties
+        made = Bucket(name, project or self.state.project, self.now(), whole)
+        made.grants = frozenset(grants)
         self.state.buckets[name] = made
         return made
 
@@ -130,6 +143,10 @@ class StorageStandIn(Loopback):
     ) -> None:
         """Fail parts of batches whose path matches; `after`: their change is made all the same."""
         self._routes.part_faults.append(PartFault(status, re.compile(name), count, after))
+
+    def recoverable(self) -> list[str]:
+        """Name everything deleted that can still be restored."""
+        return self.state.recoverable()
 
     def leftovers(self) -> list[str]:
         """Name all buckets, objects and unfinished uploads, soft-deleted ones included."""

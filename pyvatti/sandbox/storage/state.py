@@ -56,7 +56,10 @@ class Upload:
 
 @dataclass(slots=True, eq=False)
 class Bucket:
-    """A bucket with all its objects; `properties` as in the JSON API, `objects` the live ones."""
+    """A bucket with all its objects; `properties` as in the JSON API, `objects` the live ones.
+
+    `grants` are permissions that the bucket of another project gives to the caller.
+    """
 
     name: str
     project: str
@@ -66,6 +69,8 @@ class Bucket:
     objects: dict[str, Version] = field(default_factory=dict)
     noncurrent: list[Version] = field(default_factory=list)
     uploads: dict[str, Upload] = field(default_factory=dict)
+    updated: datetime | None = None
+    grants: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -138,7 +143,9 @@ class State:
         if bucket is None:
             raise not_found("The specified bucket does not exist.")
         if bucket.project != self.project:
-            raise forbidden(permission, name)
+            if permission not in bucket.grants:
+                raise forbidden(permission, name)
+            return bucket
         self.require(permission, name)
         return bucket
 
@@ -147,6 +154,8 @@ class State:
         old = bucket.objects.get(name)
         if old is not None:
             self.remove(bucket, old, keep_version=True)
+        if bucket.properties.get("defaultEventBasedHold"):
+            properties = {"eventBasedHold": True} | properties
         new = Version(name, self.number(), data, self.now(), properties)
         bucket.objects[name] = new
         return new
@@ -180,19 +189,34 @@ class State:
         self._keep(bucket, "bucket")
 
     def require_unheld(self, bucket: Bucket, version: Version) -> None:
-        """Raise 403 while a hold or a retention protects the version."""
-        held = version.properties.get("temporaryHold") or version.properties.get("eventBasedHold")
+        """Raise 403 while a hold or a retention protects the version.
+
+        For a hold the service gives the reason of a missing permission; only the text differs.
+        """
+        what = f"Object '{bucket.name}/{version.name}' is"
+        never = "cannot be deleted, overwritten or archived until"
+        for key, kind in (("temporaryHold", "Temporary"), ("eventBasedHold", "Event-Based")):
+            if version.properties.get(key):
+                message = f"{what} under active {kind} hold and {never} hold is removed."
+                raise ApiError(403, "forbidden", message)
         period = int(bucket.properties.get("retentionPolicy", {}).get("retentionPeriod", 0))
-        if held or version.created + timedelta(seconds=period) > self.now():
-            what = f"Object '{bucket.name}/{version.name}' is under active hold or retention"
-            raise ApiError(403, "forbidden", f"{what} and cannot be deleted or overwritten.")
+        until = version.created + timedelta(seconds=period)
+        if own := version.properties.get("retention"):
+            until = max(until, datetime.fromisoformat(own["retainUntilTime"]))
+        if until > self.now():
+            message = f"{what} subject to a retention policy and {never} {rfc3339(until)}"
+            raise ApiError(403, "retentionPolicyNotMet", message)
+
+    def recoverable(self) -> list[str]:
+        """Name everything deleted that can still be restored."""
+        return [_spell(kept) for kept in self.soft_deleted]
 
     def leftovers(self) -> list[str]:
         """Name everything of the project that is still there, what is soft-deleted included."""
         ours = [bucket for bucket in self.buckets.values() if bucket.project == self.project]
         return [
             *itertools.chain.from_iterable(map(_contents, ours)),
-            *map(_spell, self.soft_deleted),
+            *self.recoverable(),
         ]
 
     def _keep(
