@@ -10,7 +10,7 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.strangers import Strangers
 from pyvatti.models import Job, State
 from pyvatti.policy import Observed, Progress, admit, most_released, waiting_for
-from pyvatti.telemetry import metrics
+from pyvatti.telemetry import NEEDS_PERSON, SWEPT_KINDS, metrics
 
 PERIOD = 5.0  # seconds
 
@@ -26,7 +26,9 @@ async def keep_gauges(doors: Doors, elector: Elector) -> NoReturn:
             metrics.silence.labels(kind).set(silence)
         _count_jobs(doors)
         _measure_ages(doors, elector)
-        if not elector.is_follower:
+        if elector.is_follower:
+            _leave_to_others()
+        else:
             _tell_foreign_jobs(doors, strangers)
         await asyncio.sleep(PERIOD)
 
@@ -43,7 +45,7 @@ def _count_jobs(doors: Doors) -> None:
         if (waiting := waiting_for(_observed(doors, job, has_slot=job.names.base in admitted)))
     )
     metrics.waiting.clear()
-    for what, count in waits.items():
+    for what, count in (dict.fromkeys(NEEDS_PERSON, 0) | waits).items():
         metrics.waiting.labels(what).set(count)
     metrics.outbox.set(sum(len(job.pending) for job in jobs))
 
@@ -59,6 +61,13 @@ def _tell_foreign_jobs(doors: Doors, strangers: Strangers) -> None:
     for job in doors.cache.foreign():
         strangers.note("job", job.name, job.uid, job.why, JOBS)
     strangers.end("job")
+
+
+def _leave_to_others() -> None:
+    """Say nothing of what the acting replica sweeps."""
+    for kind in SWEPT_KINDS:
+        metrics.set_aside.labels(kind).set(0)
+        metrics.sweep_failing.labels(kind).set(0)
 
 
 def _measure_ages(doors: Doors, elector: Elector) -> None:
