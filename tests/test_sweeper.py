@@ -395,14 +395,14 @@ async def test_a_pod_of_ours_without_job_is_removed(tmp_path: Path):
 # Jobs nobody sees
 
 
-ITS, ANOTHERS, NONE = "its own", "another Job's", "none"  # Secrets under the Job's name
+ITS, FOREIGN, NONE = "its own", "another one", "none"  # Secrets under the Job's name
 ELSEWHERE: dict[str, str | None] = {labels.NAMESPACE_UID: "other"}
 EDITED: dict[str, tuple[dict[str, str | None], str, str, bool]] = {
     "its manager was edited away": ({labels.MANAGED_BY: None}, labels.FINALIZER, NONE, True),
     "its component was edited": ({labels.COMPONENT: "x"}, labels.FINALIZER, NONE, True),
     "it does not wait for us": ({labels.MANAGED_BY: None}, "other.example.org/x", ITS, False),
     "of another cluster: it is not adopted": (ELSEWHERE, labels.FINALIZER, NONE, False),
-    "restored with its Secret": (ELSEWHERE, labels.FINALIZER, ANOTHERS, False),
+    "restored with its Secret": (ELSEWHERE, labels.FINALIZER, FOREIGN, False),
     "edited, its Secret says so": (ELSEWHERE, labels.FINALIZER, ITS, True),
     "its instance was edited": ({labels.INSTANCE: "b"}, labels.FINALIZER, ITS, True),
     "another release's": ({labels.INSTANCE: "b"}, labels.FINALIZER, NONE, False),
