@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from statistics import median, quantiles
 
@@ -67,15 +68,15 @@ async def _rate(work: Work, numbers: Iterator[int]) -> float:
 
 def _bare_client(site: Site) -> Work:
     """Write the Job and the Secret the service would write; bodies are ready but for names."""
-    settings = site.settings(INSTANCE="somebody")  # of the same length, and not the service's
-    renderer, names = Renderer(settings), names_of(0, site.namespace)
-    job = orjson.dumps(renderer.job(parsed(0), names))
-    secret = orjson.dumps(renderer.driver_secret(parsed(0), names, OWNER))
+    whose = replace(site.installation, instance="somebody")  # not the service's
+    renderer, names = Renderer(site.settings()), names_of(0, site.namespace, OWNER)
+    job = orjson.dumps(renderer.job(parsed(0), whose))
+    secret = orjson.dumps(renderer.driver_secret(parsed(0), names, whose))
     jobs, secrets = site.path("batch/v1", "jobs"), site.path("v1", "secrets")
     upper, lower = names.job_id.encode(), names.base.encode()
 
     async def write(number: int) -> None:
-        own = names_of(number, site.namespace)
+        own = names_of(number, site.namespace, OWNER)
 
         def body(text: bytes) -> bytes:
             return text.replace(lower, own.base.encode()).replace(upper, own.job_id.encode())

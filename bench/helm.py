@@ -4,10 +4,11 @@ import asyncio
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from bench.objects import names_of, parsed
+from bench.objects import base_of, names_of, parsed
 from bench.report import Figure
 from bench.site import Site
 from pyvatti.manifests import Renderer
@@ -30,21 +31,21 @@ async def measure(site: Site, rate: float) -> Figure:
 
 def _chart(site: Site) -> Path:
     """Write a chart with one Job and one Secret, named after the release."""
-    names, request = names_of(0, site.namespace), parsed(0)
-    renderer = Renderer(site.settings(INSTANCE="helm"))
-    secret = renderer.driver_secret(request, names, "owner")
+    names, request = names_of(0, site.namespace, "00000000-owner"), parsed(0)
+    renderer, whose = Renderer(site.settings()), replace(site.installation, instance="helm")
+    secret = renderer.driver_secret(request, names, whose)
     del secret["metadata"]["ownerReferences"]
     chart = site.folder / "chart"
     (chart / "templates").mkdir(parents=True)
     (chart / "Chart.yaml").write_text("apiVersion: v2\nname: launch\nversion: 0.1.0\n")
-    for manifest in (renderer.job(request, names), secret):
+    for manifest in (renderer.job(request, whose), secret):
         text = json.dumps(manifest).replace(names.base, "{{ .Release.Name }}")
         (chart / "templates" / f"{manifest['kind'].lower()}.yaml").write_text(text)
     return chart
 
 
 async def _install(program: str, chart: Path, site: Site, number: int) -> float:
-    release = names_of(number, site.namespace).base
+    release = base_of(number)
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         program, "install", release, str(chart),

@@ -8,10 +8,11 @@ from pathlib import Path
 import aiohttp
 
 from bench.counting import counted
-from bench.objects import launch, names_of
+from bench.objects import base_of, launch, names_of
 from bench.processes import service, variables
 from bench.report import Figure
 from bench.site import Body, Site, open_site, real_kubeconfig
+from pyvatti import labels
 from pyvatti.settings import PACKAGED_TEMPLATES
 
 WHAT = "Kubernetes writes per job over its whole life"
@@ -49,7 +50,7 @@ async def measure(jobs: int) -> list[Figure]:
             await _launch(running.url, numbers)
             async with asyncio.timeout(PATIENCE):
                 await _live(site, numbers)
-        bases = [names_of(number, site.namespace).base for number in numbers]
+        bases = [base_of(number) for number in numbers]
     note = (
         f"most of {jobs} jobs; mean {_mean(proxy.writes, bases)}, besides"
         f" {_mean(proxy.refused, bases)} refused as stale or absent"
@@ -86,13 +87,17 @@ async def _live(site: Site, numbers: Sequence[int]) -> None:
     seqera, begun = site.world.seqera, dict.fromkeys(numbers, False)
     while (await site.get(site.path("batch/v1", "jobs")))["items"]:
         pods = (await site.get(site.path("v1", "pods")))["items"]
-        running = {pod["metadata"]["labels"]["job-name"] for pod in pods if _main_runs(pod)}
+        running = {
+            marks["job-name"]: marks[labels.CONTROLLER_UID]
+            for marks in (pod["metadata"]["labels"] for pod in pods if _main_runs(pod))
+        }
         for number in numbers:
-            names, key = names_of(number, site.namespace), f"w{number:013}"
-            if not begun[number] and names.base in running:
+            base, key = base_of(number), f"w{number:013}"
+            if not begun[number] and base in running:
                 begun[number] = True
+                names = names_of(number, site.namespace, running[base])
                 seqera.put_run(names.run_name, id=key)
-            elif begun[number] and "deployed" in site.world.backend.delivered(names.job_id):
+            elif begun[number] and "deployed" in site.world.backend.delivered(base.upper()):
                 seqera.runs.get(key).workflow |= {"status": "SUCCEEDED", "success": True}
         await asyncio.sleep(LOOK)
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from bench.objects import launched, live_job, names_of, pod_of, pod_status
+from bench.objects import base_of, launched, live_job, names_of, pod_of, pod_status
 from bench.processes import Service, child, line_of, service
 from bench.report import Figure
 from bench.site import AT_ONCE, MERGE, Body, Site, each, open_site
+from pyvatti import jobs
 from pyvatti.manifests import Renderer
 from pyvatti.models import State
 
@@ -42,15 +43,17 @@ async def put_live(site: Site, numbers: Sequence[int], state: State) -> None:
     renderer = Renderer(site.settings())
 
     async def put(number: int) -> None:
-        job = live_job(renderer, number, site.namespace, state)
+        job = live_job(renderer, number, site.installation, state)
         made = await site.send("POST", site.path("batch/v1", "jobs"), job)
+        names = names_of(number, site.namespace, made["metadata"]["uid"])
+        marks = {"metadata": {"annotations": jobs.name_marks(names)}}
+        await site.send("PATCH", site.path("batch/v1", "jobs", names.base), marks, MERGE)
         pod = pod_of(made)
         await site.send("POST", site.path("v1", "pods"), pod)
         transfer = 0 if state is State.DEPLOYED else None
         await set_pod(site, pod, transfer=transfer, calculation=None)
         if state is State.DEPLOYED:
-            run = names_of(number, site.namespace).run_name
-            site.world.seqera.put_run(run, submit=launched(number), id=f"w{number:013}")
+            site.world.seqera.put_run(names.run_name, submit=launched(number), id=f"w{number:013}")
 
     await each(numbers, put, AT_ONCE)
 
@@ -153,13 +156,13 @@ async def _transfer_fails(site: Site, number: int) -> float:
 
 async def _fails(site: Site, number: int, **exit_codes: Any) -> float:
     """Give the seconds from just before the failure is written to its arrival at the backend."""
-    names = names_of(number, site.namespace)
-    pod = await site.get(site.path("v1", "pods", f"{names.base}-bench"))
+    base = base_of(number)
+    pod = await site.get(site.path("v1", "pods", f"{base}-bench"))
     began = time.time()
     await set_pod(site, pod, **exit_codes)
     async with asyncio.timeout(PATIENCE):
         while True:
             for told in reversed(site.world.backend.received):
-                if told.job_id == names.job_id and told.body["event"] == "failed":
+                if told.job_id == base.upper() and told.body["event"] == "failed":
                     return float(told.time - began)
             await asyncio.sleep(0.01)

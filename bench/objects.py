@@ -7,7 +7,7 @@ from typing import Any
 from pyvatti import jobs, labels
 from pyvatti.launch import EXAMPLE, LaunchRequest
 from pyvatti.manifests import Renderer
-from pyvatti.models import Delivery, Event, Manifest, Names, Notice, State, Verdict
+from pyvatti.models import Delivery, Event, Installation, Manifest, Names, Notice, State, Verdict
 
 NOBODY = "bench.example.org/nobody"  # neither Job controller nor scheduler touches these objects
 
@@ -24,11 +24,9 @@ def parsed(number: int) -> LaunchRequest:
     return LaunchRequest.model_validate(launch(number))
 
 
-def live_job(renderer: Renderer, number: int, namespace: str, state: State) -> Manifest:
+def live_job(renderer: Renderer, number: int, whose: Installation, state: State) -> Manifest:
     """Give a Job as the service leaves it in this state, Created or Deployed."""
-    request = parsed(number)
-    names = jobs.names_for(request.job_id, namespace)
-    manifest = renderer.job(request, names)
+    manifest = renderer.job(parsed(number), whose)
     times = {State.REQUESTED: launched(number), State.CREATED: launched(number)}
     marks = manifest["metadata"]["annotations"]
     if state is State.DEPLOYED:
@@ -129,6 +127,11 @@ def _state(exit_code: int | None, now: str) -> Manifest:
     return {"terminated": ended}
 
 
-def names_of(number: int, namespace: str) -> Names:
-    """Give the names of everything one job makes."""
-    return jobs.names_for(parsed(number).job_id, namespace)
+def base_of(number: int) -> str:
+    """Give the name of a job's Job."""
+    return parsed(number).job_id.lower()
+
+
+def names_of(number: int, namespace: str, uid: str) -> Names:
+    """Give the names of everything the Job with this uid makes."""
+    return jobs.names_for(parsed(number).job_id, namespace, uid)

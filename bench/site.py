@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import orjson
 import yaml
 
 from bench.processes import child, line_of, variables
+from pyvatti.models import Installation
 from pyvatti.sandbox.world import DRIVER_ACCOUNT, World
 from pyvatti.settings import Settings
 from tests.kube_access import Access, read_kubeconfig
@@ -50,7 +51,12 @@ class Site:
     access: Access
     session: aiohttp.ClientSession
     world: World
-    namespace: str
+    installation: Installation  # of the service that is measured
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of everything that is measured."""
+        return self.installation.namespace
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Give the service's environment variables."""
@@ -120,8 +126,9 @@ async def open_site(*, controllers: bool = False) -> AsyncIterator[Site]:
         connector = aiohttp.TCPConnector(ssl=access.ssl or True, limit=200)
         session = aiohttp.ClientSession(access.url, headers=access.headers, connector=connector)
         await stack.enter_async_context(session)
-        site = Site(folder, access, session, world, namespace)
-        await _make_namespace(site)
+        nowhere = Installation(namespace=namespace, namespace_uid="", instance="pyvatti")
+        uid = await _make_namespace(Site(folder, access, session, world, nowhere))
+        site = Site(folder, access, session, world, replace(nowhere, namespace_uid=uid))
         stack.push_async_callback(_remove_namespace, site, is_real=source is not None)
         yield site
 
@@ -156,11 +163,14 @@ async def api_server() -> str:
     return f"Kubernetes {told['gitVersion']}"
 
 
-async def _make_namespace(site: Site) -> None:
+async def _make_namespace(site: Site) -> str:
+    """Make the namespace and the drivers' account in it; gives its uid."""
     name = site.namespace
-    await site.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    made = await site.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     account = {"metadata": {"name": DRIVER_ACCOUNT}}
     await site.send("POST", site.path("v1", "serviceaccounts"), account)
+    uid: str = made["metadata"]["uid"]
+    return uid
 
 
 async def _remove_namespace(site: Site, *, is_real: bool) -> None:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from chaos.installations import NAMESPACES, beside_each_other
 from chaos.killing import Tally, explore
 from chaos.process import Zygote
 from chaos.replicas import SCENARIOS, leader_paused_in_calls, play
 from chaos.soak import soak
 from chaos.startup import start_up
 from chaos.stories import STORIES
+from chaos.tricks import TRICKS, tricked
 
 SIDE_BY_SIDE = 6
 """Stories told at the same time: they mostly wait, and two cores are busy with these."""
@@ -56,7 +58,14 @@ def _parts(
     zygote: Zygote, given: argparse.Namespace
 ) -> tuple[Mapping[str, Part], Mapping[str, Part]]:
     """Give the parts asked for: those told side by side, and those that need the machine."""
-    stories = {story.name: partial(explore, zygote, story, given.most) for story in STORIES}
+    stories: dict[str, Part] = {
+        story.name: partial(explore, zygote, story, given.most) for story in STORIES
+    }
+    stories |= {f"stranger: {trick.name}": partial(tricked, zygote, trick) for trick in TRICKS}
+    stories |= {
+        f"installations: {name}": partial(beside_each_other, zygote, namespace)
+        for name, namespace in NAMESPACES.items()
+    }
     alone: dict[str, Part] = {
         f"replicas: {name}": partial(play, zygote, scenario) for name, scenario in SCENARIOS.items()
     }

@@ -105,17 +105,23 @@ class Calls:
     alone, by neighbour; those of the stand-ins themselves spoil the drivers' too.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, is_alone: bool = True) -> None:
+        """`is_alone`: nobody else stands around the neighbours that two worlds share."""
         self.seen: list[Point] = []
         self.seen_before_kill: list[Point] = []
         self.answered: list[Answered] = []
         self.counted: Callable[[Call], bool] = lambda call: not call.is_background
-        self.faults = {name: FaultRules() for name in _rules(world)}
+        around = {
+            name: rules
+            for name, rules in _rules(world).items()
+            if is_alone or name not in ("storage", "seqera")
+        }
+        self.faults = {name: FaultRules() for name in around}
         self._counts: Counter[str] = Counter()
         self._kill: Kill | None = None
         self._end: Ender | None = None
         self._is_cut_off = True
-        for name, rules in _rules(world).items():
+        for name, rules in around.items():
             rules.around = self._around(name)
 
     @property

@@ -36,7 +36,10 @@ class Replica:
 
 
 class Fleet:
-    """`async with Fleet(...) as fleet`, then `start` replicas by name."""
+    """`async with Fleet(...) as fleet`, then `start` replicas by name.
+
+    `slack`: seconds more for each step, where the machine is busy with other things.
+    """
 
     def __init__(
         self,
@@ -45,11 +48,13 @@ class Fleet:
         *,
         plans: Plans,
         changes: Mapping[str, str] | None = None,
+        slack: float = 0.0,
     ) -> None:
         self.world = World(plans=plans, speed=SPEED, rate_limit=False)
         self.calls = Calls(self.world)
         self.replicas: dict[str, Replica] = {}
         self.starts = self.kills = 0
+        self.slack = slack
         self._changes = {**HURRY, **LEASE, **(changes or {})}
         self._zygote, self._folder = zygote, folder
         self._lines: Lines = {}
@@ -61,7 +66,7 @@ class Fleet:
         secrets = [environment[name] for name in CREDENTIALS]
         deadline = float(environment["RENEW_DEADLINE"])
         self.witness = Witness(self.world, self.calls, secrets, deadline)
-        self.witness.patience = SPOILT_SECONDS
+        self.witness.patience = SPOILT_SECONDS + self.slack
         self.ledger = Ledger(self._lines, self.witness)
         self.calls.answered.append(self.ledger.answered)
         return self

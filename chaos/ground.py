@@ -25,7 +25,7 @@ from pyvatti.sandbox.kube.store import ApiError
 from pyvatti.sandbox.world import World
 
 LOOK = 0.01  # seconds between two looks at a condition
-PATIENCE = 40.0  # seconds for anything that must happen
+PATIENCE = 60.0  # seconds for anything that must happen
 SPEED = 20.0
 GRACE_SECONDS = 30.0
 """The pod's termination grace, as Kubernetes gives it by default."""
@@ -56,10 +56,12 @@ class Ground:
     """`async with Ground(...) as ground`: `world`, `witness`, `calls` and a service that returns.
 
     `environment` may be changed at any time: it counts from the next start. With `keep_lease` a
-    dead service's Lease has to run out, else the next one need not wait for it.
+    dead service's Lease has to run out, else the next one need not wait for it. `beside` is the
+    world of another installation, which shares its Cloud Storage and Seqera with this one.
+    `slack`: seconds more for each step, where the machine is busy with other things.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per choice
         self,
         zygote: Zygote,
         folder: Path,
@@ -67,11 +69,16 @@ class Ground:
         plans: Plans,
         changes: Mapping[str, str] | None = None,
         keep_lease: bool = False,
+        namespace: str = "intervene-dev",
+        beside: World | None = None,
+        slack: float = 0.0,
     ) -> None:
-        self.world = World(plans=plans, speed=SPEED, rate_limit=False)
-        self.calls = Calls(self.world)
+        self.world = World(
+            namespace=namespace, plans=plans, speed=SPEED, rate_limit=False, beside=beside
+        )
+        self.calls = Calls(self.world, is_alone=beside is None)
         self.environment: dict[str, str] = dict(changes or {})
-        self.keep_lease = keep_lease
+        self.keep_lease, self._slack = keep_lease, slack
         self.kills = self.starts = 0
         self.folder = folder
         self.on_start: Callable[[], None] = lambda: None
@@ -89,6 +96,7 @@ class Ground:
             secrets = [self.environment[name] for name in CREDENTIALS]
             deadline = float(self.environment["RENEW_DEADLINE"])
             self.witness = Witness(self.world, self.calls, secrets, deadline)
+            self.witness.patience = self._slack
             self.client = await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{fixed['PORT']}", timeout=15)
             )
@@ -187,6 +195,19 @@ class Ground:
                     await asyncio.sleep(LOOK)
                 return True
         return False
+
+    async def report(self, job_id: str) -> dict[str, Any]:
+        """Ask for the deletion report of a job until it is answered; empty for an unknown job."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(httpx.TransportError):
+                    answer = await self.client.get(f"/jobs/{job_id}/deletion")
+                    if answer.status_code == 404:
+                        return {}
+                    if answer.status_code == 200:
+                        report: dict[str, Any] = answer.json()
+                        return report
+                await asyncio.sleep(0.05)
 
     async def until_rest(self, job_id: str, *, accepted: bool, patience: float = PATIENCE) -> bool:
         """Wait until nothing more happens to a job; False if that takes too long."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from chaos.calls import WRITE, Kill, Point, Side
 from chaos.ground import Ground
 from chaos.process import Zygote
-from chaos.rules import Expected, Finding, judge, unrest
+from chaos.rules import Expected, Finding, judge, judge_report, unrest
 from chaos.stories import Story
 from chaos.strangers import Strangers
 
@@ -208,6 +208,14 @@ class Explorer:
             finding = judge(ground.world, ground.witness, strangers, expected)
         if not rests:
             finding.violations.append(unrest(ground.world, job_id.lower()))
+        else:
+            report = await ground.report(job_id)
+            seen = ground.job(job_id)
+            finding.violations += judge_report(ground.world, seen, job_id.lower(), report)
+            if report and not report["complete"]:
+                finding.violations.append(
+                    f"{job_id}: the deletion report is not complete: {report}"
+                )
         tally.add(finding, f"{story.name}, {how}")
         strangers.remove()
         await story.clear(ground, job_id)

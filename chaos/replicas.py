@@ -118,11 +118,13 @@ async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bo
     return True
 
 
-async def play(zygote: Zygote, scenario: Scenario, tally: Tally, where: str = "") -> None:
+async def play(
+    zygote: Zygote, scenario: Scenario, tally: Tally, where: str = "", *, slack: float = 0.0
+) -> None:
     """Play one scenario with two replicas; tally what is found, named by `where` or the line."""
     with workplace(tally) as folder:
         plans = everyone(PLANS["success"])
-        async with Fleet(zygote, folder, plans=plans) as fleet:
+        async with Fleet(zygote, folder, plans=plans, slack=slack) as fleet:
             await fleet.start("a")
             await until(lambda: fleet.leader is not None)
             await fleet.start("b")
@@ -139,11 +141,13 @@ async def _take_over(fleet: Fleet, load: Load, old: Replica, began: float | None
     began = began or time.monotonic()
     if not await until(lambda: fleet.leader not in (None, old)):
         load.tally.accuse(f"{load.where}: nobody took over")
-    elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS:
+    elif (seconds := time.monotonic() - began) > TAKE_OVER_SECONDS + fleet.slack:
         load.tally.accuse(f"{load.where}: take-over took {seconds:.1f} s")
 
 
-def _leader(fleet: Fleet) -> Replica:
+async def _leader(fleet: Fleet) -> Replica:
+    """Give the replica that leads; on a busy machine one may be deposed for a moment."""
+    await until(lambda: fleet.leader is not None)
     leader = fleet.leader
     if leader is None:
         raise RuntimeError("no replica leads")
@@ -154,7 +158,7 @@ async def leader_killed(fleet: Fleet, load: Load) -> None:
     """Kill the leader at work, while users post to the other."""
     for _ in range(6):
         await load.post()
-    old = _leader(fleet)
+    old = await _leader(fleet)
     await fleet.kill(old)
     for _ in range(3):
         await load.post()
@@ -165,7 +169,7 @@ def leader_paused_at(pause: Kill) -> Scenario:
     """Pause the leader in the middle of a call for longer than its Lease, then let it go on."""
 
     async def scenario(fleet: Fleet, load: Load) -> None:
-        old = _leader(fleet)
+        old = await _leader(fleet)
 
         async def stop() -> None:
             old.service.send(signal.SIGSTOP)
@@ -191,7 +195,7 @@ async def leader_paused_at_random(fleet: Fleet, load: Load) -> None:
     """Pause whoever leads, busy, at any moment, again and again."""
     dice = random.Random(len(PAUSES))  # noqa: S311
     for _ in range(RANDOM_PAUSES):
-        old = _leader(fleet)
+        old = await _leader(fleet)
         for _ in range(3):
             await load.post(fleet.others(old)[0])
         await asyncio.sleep(dice.random() * 0.5)
@@ -207,7 +211,7 @@ def leader_cut_off(health: Health) -> Scenario:
     """Take the API server away from the leader alone, for longer than its Lease."""
 
     async def scenario(fleet: Fleet, load: Load) -> None:
-        old = _leader(fleet)
+        old = await _leader(fleet)
         for _ in range(4):
             await load.post()
         old.cables["kubernetes"].set(health)
@@ -225,7 +229,7 @@ def leader_cut_off(health: Health) -> Scenario:
 
 async def leader_slow(fleet: Fleet, load: Load) -> None:
     """Delay all the leader says to the API server, so that it may or may not keep its Lease."""
-    cable = _leader(fleet).cables["kubernetes"]
+    cable = (await _leader(fleet)).cables["kubernetes"]
     for delay in (0.1, 0.3, 0.6, 0.0):
         cable.delay = delay
         load.tally.faults += bool(delay)
@@ -236,7 +240,7 @@ async def leader_slow(fleet: Fleet, load: Load) -> None:
 
 async def follower_slow(fleet: Fleet, load: Load) -> None:
     """Accept by a replica so slow that the leader takes its launches for abandoned ones."""
-    follower = fleet.others(_leader(fleet))[0]
+    follower = fleet.others(await _leader(fleet))[0]
     cable = follower.cables["kubernetes"]
     for delay in (0.1, 0.2, 0.25, 0.29):
         cable.delay = delay
@@ -250,7 +254,7 @@ async def follower_slow(fleet: Fleet, load: Load) -> None:
 
 async def follower_cancels(fleet: Fleet, load: Load) -> None:
     """Cancel by a replica that does not act, at many ages of a job, at last as the leader dies."""
-    leader = _leader(fleet)
+    leader = await _leader(fleet)
     follower = fleet.others(leader)[0]
     for age in AGES:
         job_id = await load.post(leader)

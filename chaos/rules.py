@@ -12,6 +12,7 @@ from chaos.strangers import Strangers
 from chaos.witness import Seen, Told, Witness
 from pyvatti import labels
 from pyvatti.sandbox.kube.resources import CONFIGMAPS, JOBS, PODS, SECRETS
+from pyvatti.sandbox.storage import SoftDeleted
 from pyvatti.sandbox.world import World
 
 CREDENTIAL_SECONDS = 5.0
@@ -201,14 +202,53 @@ def _pods(world: World, base: str) -> list[str]:
     return [item["name"] for item in found if (item.get("labels") or {}).get(key) == base]
 
 
+def judge_report(world: World, seen: Seen, base: str, report: dict[str, Any]) -> list[str]:
+    """Check a deletion report against the world: complete means that nothing stands.
+
+    What is kept on purpose (the results of a success) is named in it.
+    """
+    standing = [f"bucket {name}" for name in _buckets_of(world, seen)]
+    standing = [name for name in standing if name.replace(" ", "/") not in report.get("kept", ())]
+    for kind, key in ((SECRETS, labels.JOB_UID), (PODS, labels.CONTROLLER_UID)):
+        for item in world.kube.store.list(kind, world.namespace):
+            metadata = item["metadata"]
+            ours = labels.owner_uid(item) in seen.uids
+            if ours and (metadata.get("labels") or {}).get(key) in seen.uids:
+                standing.append(f"{kind.kind} {metadata['name']}")
+    standing += [f"soft-deleted data of {item.bucket}" for item in _recoverable(world, base)]
+    if report.get("complete") and standing:
+        return [f"the deletion report says complete while there is {', '.join(standing)}"]
+    named = " ".join(item["resource"] for item in report.get("remaining", ()))
+    unnamed = [name for name in standing if name.split()[-1] not in named]
+    if report and not report.get("complete") and unnamed and not report.get("live"):
+        return [f"the deletion report does not name {', '.join(unnamed)}"]
+    return []
+
+
+def _buckets_of(world: World, seen: Seen) -> list[str]:
+    """Name the buckets that were made for one of an id's Jobs, whatever their labels say now."""
+    return [
+        name
+        for name, bucket in world.storage.buckets.items()
+        if bucket.labels.get(labels.BUCKET_JOB_UID) in seen.uids
+        or any(name.endswith(f"-work-{uid[:8]}") for uid in seen.uids)
+    ]
+
+
+def _recoverable(world: World, base: str) -> list[SoftDeleted]:
+    prefix = f"{world.namespace}-{base}-"
+    return [item for item in world.storage.soft_deleted if item.bucket.startswith(prefix)]
+
+
 def _leftovers(world: World, base: str, *, succeeded: bool) -> list[str]:
     store, namespace = world.kube.store, world.namespace
     found = [f"Pod {name}" for name in _pods(world, base)]
     for kind, name in ((JOBS, base), (SECRETS, base), (SECRETS, f"{base}-transfer")):
         if store.find(kind, namespace, name):
             found.append(f"{kind.kind} {name}")
-    kinds = ("work",) if succeeded else ("work", "results")
-    buckets = [f"{namespace}-{base}-{kind}" for kind in kinds]
-    found += [f"bucket {name}" for name in buckets if name in world.storage.buckets]
-    kept = {item.bucket for item in world.storage.soft_deleted}
-    return found + [f"soft-deleted data of {name}" for name in buckets if name in kept]
+    results = f"{namespace}-{base}-results"
+    buckets = [] if succeeded or results not in world.storage.buckets else [results]
+    if work := world.work_bucket(base):
+        buckets.append(work)
+    found += [f"bucket {name}" for name in buckets]
+    return found + [f"soft-deleted data of {item.bucket}" for item in _recoverable(world, base)]

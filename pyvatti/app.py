@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import structlog
 from fastapi import FastAPI
 
+from pyvatti import foreign
 from pyvatti.api import Service, make_api
 from pyvatti.backend import Backend
 from pyvatti.errors import PyvattiError
@@ -20,26 +21,37 @@ from pyvatti.kube import Elector, Home, KubeClient
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.lifecycle.clock import SteadyClock, utc_now
 from pyvatti.lifecycle.controller import Controller
+from pyvatti.lifecycle.departure import Departure
 from pyvatti.lifecycle.doors import Clock, Doors, Limits
 from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.lifecycle.gauges import keep_gauges
 from pyvatti.lifecycle.permissions import Permissions
+from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.manifests import Renderer
 from pyvatti.seqera import Seqera
-from pyvatti.settings import Settings
+from pyvatti.settings import Settings, secret_values
 from pyvatti.storage import BucketLimiter, Storage
 
 log = structlog.get_logger(__name__)
 
 
 def create_app(
-    settings: Settings, *, limits: Limits | None = None, clock: Clock | None = None
+    settings: Settings,
+    *,
+    limits: Limits | None = None,
+    clock: Clock | None = None,
+    supervisor: Supervisor | None = None,
 ) -> FastAPI:
-    """Make the application; its lifespan runs the whole service."""
+    """Make the application; its lifespan runs the whole service.
+
+    `supervisor` tells whoever runs the server when a part of the service ended.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with run_service(settings, limits=limits, clock=clock) as service:
+        async with run_service(
+            settings, limits=limits, clock=clock, supervisor=supervisor
+        ) as service:
             app.state.service = service
             yield
 
@@ -57,7 +69,11 @@ async def check(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def run_service(
-    settings: Settings, *, limits: Limits | None = None, clock: Clock | None = None
+    settings: Settings,
+    *,
+    limits: Limits | None = None,
+    clock: Clock | None = None,
+    supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Service]:
     """Open the doors, start informers, election and acting; stop all of it at the end.
 
@@ -67,7 +83,9 @@ async def run_service(
     log.info("starting", settings=settings.model_dump(mode="json"))
     if settings.storage_emulator_host:
         log.warning("cloud storage is a stand-in", address=settings.storage_emulator_host)
+    supervisor = supervisor or Supervisor()
     async with AsyncExitStack() as stack:
+        stack.enter_context(foreign.hiding(secret_values(settings)))
         doors = await _open_doors(settings, stack, limits or Limits(), clock or SteadyClock())
         elector = Elector(
             doors.kube,
@@ -77,27 +95,26 @@ async def run_service(
             renew_deadline=settings.renew_deadline,
             retry_period=settings.retry_period,
         )
-        controller = Controller(doors, lambda: elector.may_act)
+        controller = Controller(doors, supervisor, lambda: elector.may_act)
+        departure = Departure(doors, elector, supervisor, controller.wake_all)
         permissions = Permissions(doors.kube)
-        service = Service(doors, elector, controller, permissions)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks = [
-            group.create_task(doors.home.run(), name="own namespace"),
-            group.create_task(doors.cache.run_jobs(), name="job informer"),
-            group.create_task(doors.cache.run_pods(), name="pod informer"),
-            group.create_task(doors.events.run(), name="events"),
-            group.create_task(elector.run(controller.lead), name="leader election"),
-            group.create_task(keep_gauges(doors, elector), name="gauges"),
-            group.create_task(permissions.watch(), name="permissions"),
-            group.create_task(service.beat(), name="heart"),
-        ]
+        service = Service(doors, elector, controller, permissions, supervisor)
+        parts = {
+            "own namespace": doors.home.run(),
+            "job informer": doors.cache.run_jobs(),
+            "pod informer": doors.cache.run_pods(),
+            "events": doors.events.run(),
+            "leader election": elector.run(controller.lead),
+            "gauges": keep_gauges(doors, elector),
+            "permissions": permissions.watch(),
+            "heart": service.beat(),
+            "departure": departure.run(),
+        }
         try:
-            yield service
+            async with supervisor.running(parts):
+                yield service
+                await departure.see_through()
         finally:
-            log.info("stopping")
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
             with contextlib.suppress(PyvattiError, TimeoutError):
                 async with asyncio.timeout(settings.retry_period.total_seconds() * 2):
                     await elector.release()

@@ -6,6 +6,7 @@ the signature is that of the Standard Webhooks specification 1.0.0, symmetric (`
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import httpx
 from standardwebhooks import Webhook
 
+from pyvatti import foreign
 from pyvatti.errors import Unavailable
 from pyvatti.models import Event, Notice
 from pyvatti.rest import Response, Rest, Timeouts, is_success
@@ -23,6 +25,8 @@ from pyvatti.settings import Settings
 from pyvatti.telemetry import counted, metrics
 
 BODY_LIMIT = 2**20  # bytes
+TRACE_NAME_LIMIT = 512  # characters
+WIRE_ID = re.compile(r"INTP[0-9]{1,11}")
 ALREADY_STORED = b"already exists"
 
 
@@ -74,6 +78,8 @@ class Backend:
         The backend does not deduplicate; the headers let a receiver do so.
         """
         wire_id = job_id.upper()
+        if not WIRE_ID.fullmatch(wire_id):
+            return Reply(answer=Answer.DEAD, text="the Job's name is not the id of a job")
         path = self._path.replace("{id}", quote(wire_id, safe=""))
         content = json.dumps(body(wire_id, notice))
         headers = self._headers(f"{job_uid}-{notice.sequence}", content)
@@ -116,6 +122,7 @@ class Backend:
 def body(wire_id: str, notice: Notice) -> dict[str, Any]:
     """Give {"run_name", "event", "utc_time"}, for a failure also {"trace_name", "trace_exit"}.
 
+    What others wrote is cleaned once more: one line, at most 512 characters, no markup, no secret.
     A null `trace_exit` would answer 500 and one above 127 would turn negative (a Java byte).
     """
     fields: dict[str, Any] = {
@@ -125,7 +132,8 @@ def body(wire_id: str, notice: Notice) -> dict[str, Any]:
     }
     if notice.event is Event.FAILED:
         code = notice.trace_exit
-        fields["trace_name"] = notice.trace_name or "unknown failure"
+        said = foreign.clean_known(notice.trace_name or "")
+        fields["trace_name"] = foreign.plain_line(said, TRACE_NAME_LIMIT) or "unknown failure"
         fields["trace_exit"] = code if code is not None and 0 <= code <= 127 else 1
     return fields
 

@@ -5,6 +5,7 @@ Tells what happens as the world sees it; the service is not touched.
 
 import asyncio
 import json
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ import uvicorn
 
 from pyvatti.api.connections import listen, make_config
 from pyvatti.app import create_app
+from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.settings import Settings
 from pyvatti.telemetry import configure_logging
 
@@ -196,9 +198,11 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
     Raises ConfigurationError when it cannot listen on the port.
     """
     listener = listen("127.0.0.1", port)
-    server = uvicorn.Server(make_config(create_app(settings)))
+    supervisor = Supervisor()
+    server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
+    supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(sockets=[listener]))
+        group.create_task(_serve(server, listener, supervisor))
         while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
             await asyncio.sleep(0.01)
         failure: BaseException | None = None
@@ -211,8 +215,15 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
         raise failure
 
 
+async def _serve(server: uvicorn.Server, listener: socket.socket, supervisor: Supervisor) -> None:
+    """Serve until told to stop; raise RuntimeError where a part of the service ended by itself."""
+    await server.serve(sockets=[listener])
+    if supervisor.failure:
+        raise RuntimeError(f"a part of the service ended: {supervisor.failure}")
+
+
 async def _wait_ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEMO_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.05)
 

@@ -6,16 +6,15 @@ Google Batch "Troubleshooting: task exit codes", ebi-gdp/docs "Pipeline error co
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
+from pyvatti import foreign
 from pyvatti.models import Run, RunStatus
 
 TRACE_NAME_LIMIT = 512
 UNNAMED = "unknown failure"
 
 _QUOTED_PROCESS = re.compile(r"process\s*>\s*'(.+)'")
-_MARKUP = frozenset("<>&")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +45,8 @@ def trace_exit(code: int | None) -> int:
 
 
 def trace_name(text: str) -> str:
-    """Give one line of at most 512 characters without control characters and markup.
-
-    Never empty. Characters outside the Basic Multilingual Plane become "?": receivers of UTF-16
-    would count them twice, and some could not store them.
-    """
-    line = " ".join("".join(_plain(character) for character in text).split())
-    return line[:TRACE_NAME_LIMIT].rstrip() or UNNAMED
-
-
-def _plain(character: str) -> str:
-    if character in _MARKUP or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return " "
-    return character if ord(character) <= 0xFFFF else "?"
+    """Give a line of at most 512 characters, never empty, without markup and control characters."""
+    return foreign.plain_line(text, TRACE_NAME_LIMIT) or UNNAMED
 
 
 def process_of(error_report: str) -> str | None:

@@ -25,6 +25,8 @@ PyvattiError
 
 import re
 
+from pyvatti import foreign
+
 TEXT_LIMIT = 256
 _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic) [\w.~+/=-]{16,}")
 
@@ -32,9 +34,11 @@ _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic) [\w.~+/=-]{16,}")
 def trim(text: str) -> str:
     """Cut a foreign text to 256 characters on one line, for logs and error messages.
 
-    Some gateways repeat the header of a request in their error page: credentials are left out.
+    It comes out without configured secrets and without what the job at hand must not tell. Some
+    gateways repeat the header of a request in their error page: other credentials go too.
     """
-    return _CREDENTIAL.sub(r"\1 (redacted)", " ".join(text.split()))[:TEXT_LIMIT]
+    line = " ".join(foreign.clean(text).split())
+    return _CREDENTIAL.sub(r"\1 (redacted)", line)[:TEXT_LIMIT]
 
 
 class PyvattiError(Exception):

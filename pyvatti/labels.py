@@ -51,13 +51,20 @@ TRANSITIONS = f"{PREFIX}/transitions"
 OUTBOX = f"{PREFIX}/outbox"
 VERDICT = f"{PREFIX}/verdict"
 WITNESS = f"{PREFIX}/witness"
+ACCEPT = f"{PREFIX}/accept"  # a nonce: which request made the Job, so that only it takes it back
 WITHDRAWN = f"{PREFIX}/withdrawn"
+
+# Values of WITHDRAWN
+IN_DOUBT = "true"  # whoever finds that the accept was completed takes the mark back
+DECIDED = "decided"  # never taken back
 
 # Annotations on the record, so that lists need no content: when its job was accepted, which
 # events the backend never took, and what was not seen to be gone
 ACCEPTED_AT = f"{PREFIX}/accepted-at"
 LOST_EVENTS = f"{PREFIX}/lost-events"
 REMAINS = f"{PREFIX}/remains"
+# Who tells the record's lost events again, and since when
+REDELIVERY = f"{PREFIX}/redelivery"
 
 # Labels of buckets: Cloud Storage allows neither "/" nor "." in a key.
 BUCKET_MANAGED_BY = "managed-by"
@@ -96,13 +103,13 @@ def identity(installation: Installation, component: str) -> dict[str, str]:
 
 
 def of_bucket(installation: Installation, job_id: str, job_uid: str) -> dict[str, str]:
-    """Give the labels of a job's buckets and cloud resources: lower case, as the cloud wants."""
+    """Give the labels of a job's buckets and cloud resources, which allow lower case alone."""
     return {
         BUCKET_MANAGED_BY: MANAGER,
         BUCKET_INSTANCE: installation.instance,
-        BUCKET_NAMESPACE_UID: installation.namespace_uid.lower(),
-        BUCKET_JOB_ID: job_id.lower(),
-        BUCKET_JOB_UID: job_uid.lower(),
+        BUCKET_NAMESPACE_UID: installation.namespace_uid,
+        BUCKET_JOB_ID: job_id,
+        BUCKET_JOB_UID: job_uid,
     }
 
 

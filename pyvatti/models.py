@@ -318,17 +318,24 @@ class Job:
     finalizers: tuple[str, ...]
     ended: str | None  # "Complete" or "Failed": type of the true terminal condition
     ended_reason: str = ""
-    ended_message: str = ""
     ended_at: datetime | None = None
     transitions: dict[State, datetime] = field(default_factory=dict)
     outbox: tuple[Notice, ...] = ()
     verdict: Verdict | None = None
     witness: Pod | None = None  # how its pod ended, copied before the pod vanishes
     queue_name: str = ""
-    withdrawn: bool = False  # its accept failed before anybody was promised anything
+    nonce: str = ""  # of the request that made it
+    withdrawn: bool = False  # its accept failed, or it seemed so: nothing else happens to it
+    withdrawal_decided: bool = False  # nobody was promised anything, and nobody will be
+    broken: tuple[str, ...] = ()  # annotations of ours that somebody made unreadable
     label: str = ""  # the state label as it stands, for anybody may edit it
     edited: tuple[str, ...] = ()  # labels and annotations that do not say what is derived
     presence: Presence = Presence.SEEN
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the Job itself says that its accept was complete."""
+        return self.state is not State.REQUESTED or State.REQUESTED in self.transitions
 
     @property
     def pending(self) -> tuple[Notice, ...]:

@@ -1,4 +1,4 @@
-"""One HTTP call to Seqera or the backend, bounded in time and size.
+"""One HTTP call to Seqera or the backend, bounded in time and size; Retry-After of every server.
 
 No route, body or status of either of them: what an answer means is known at their doors.
 """
@@ -15,9 +15,10 @@ import httpx
 
 from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
+from pyvatti.redaction import Redactor
 
-LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer
-REDACTED = "(redacted)"
+LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer about one job
+LONGEST_PAUSE = 300.0  # seconds; nor for longer where all jobs have to wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Rest:
         body_limit: int,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._secrets = [token] if token else []
+        self._redactor = Redactor([token])
         self._timeouts = timeouts
         self._body_limit = body_limit
         self._client = httpx.AsyncClient(
@@ -130,9 +131,7 @@ class Rest:
         )
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return trim(text)
+        return trim(self._redactor(text))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -145,25 +144,30 @@ async def _ask_fence(event: str, _info: dict[str, Any]) -> None:
         fence.require()
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After (seconds or an HTTP date) as seconds from 0 to 3600.
+def retry_after(headers: Mapping[str, str], *, most: float = LONGEST_RETRY_AFTER) -> float | None:
+    """Read Retry-After (seconds or an HTTP date) as seconds from 0 to `most`; None for all else.
 
     A date is compared with the sender's own Date, so that its clock may differ from ours.
     """
     value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), LONGEST_RETRY_AFTER)
+    if (seconds := whole_seconds(value, most=most)) is not None:
+        return seconds
     until = _http_date(value)
     if until is None:
         return None
     sent = _http_date(headers.get("date", "")) or datetime.now(UTC)
-    return min(max((until - sent).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
+    return min(max((until - sent).total_seconds(), 0.0), most)
+
+
+def whole_seconds(text: str, *, most: float) -> float | None:
+    """Read a number of seconds, ASCII digits alone, as at most `most`; None for all else."""
+    return min(float(text), most) if text.isascii() and text.isdigit() else None
 
 
 def _http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, LookupError):  # it trusts what it splits
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

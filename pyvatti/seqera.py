@@ -15,7 +15,10 @@ from typing import Any
 import httpx
 import structlog
 
+from pyvatti import foreign
 from pyvatti.errors import Unavailable, trim
+from pyvatti.guard import Guard
+from pyvatti.jobs import read_time
 from pyvatti.models import Run, RunStatus
 from pyvatti.rest import Response, Rest, Timeouts
 from pyvatti.settings import Settings
@@ -29,8 +32,17 @@ MAX_PAGES = 200
 SKEW = timedelta(minutes=5)  # our clock and Seqera's may differ by so much
 CALL_INTERVAL = 1 / 15  # seconds; the limit is 20 calls per second and token
 PAGE_LIMIT = 32 * 2**20  # bytes
+LONGEST = 2**20  # characters of one text that are looked at
 REPORT_LIMIT = 8192  # characters kept of each end of an error report
 NOTED_LIMIT = 100  # oddities remembered, so that each is logged once
+
+
+Clean = Callable[[str, str], str]
+"""Gives a text of the run of a name without what must not be told."""
+
+
+def _clean(_name: str, text: str) -> str:
+    return foreign.clean(text)
 
 
 def utc_now() -> datetime:
@@ -64,9 +76,12 @@ class Seqera:
         self._interval = interval
         self._next_call = 0.0
         self._noted: set[str] = set()
+        self._guard = Guard("seqera")
 
-    async def runs(self, names: Mapping[str, datetime]) -> dict[str, Run]:
+    async def runs(self, names: Mapping[str, datetime], clean: Clean = _clean) -> dict[str, Run]:
         """Give the newest run of each name submitted since its launch (UTC), less 5 minutes.
+
+        `clean` takes out of a text what the run of a name must not tell.
 
         One pass over the list: names are compared exactly, a name without a row is left out.
         Ends at the end of the list, or earlier if rows come newest first, as they usually do:
@@ -74,11 +89,11 @@ class Seqera:
         the whole list is read, for nothing is known of the rows that follow.
         Raises Denied or Unavailable if any page fails, or if 200 pages were not enough.
         """
-        search = _Search(names, self._clock())
+        search = _Search(names, self._clock(), clean)
         offset, before = 0, None
         for _ in range(MAX_PAGES if names else 0):
             rows, more = await self._page(offset)
-            search.note_order([self._read(row, search) for row in rows])
+            search.note_order([self._read_guarded(row, search) for row in rows])
             # A server that ignores `offset` repeats itself.
             if not more or rows == before or search.is_settled:
                 return search.found
@@ -87,15 +102,15 @@ class Seqera:
             raise Unavailable(f"the list of runs did not end within {MAX_PAGES} pages")
         return search.found
 
-    async def find(self, name: str, launched: datetime) -> Run | None:
+    async def find(self, name: str, launched: datetime, clean: Clean = _clean) -> Run | None:
         """Look up one run by one call; None proves nothing, for not all servers know the keyword.
 
         Raises Denied or Unavailable.
         """
-        search = _Search({name: launched}, self._clock())
+        search = _Search({name: launched}, self._clock(), clean)
         rows, more = await self._page(0, search=f"runName:{name}")
         for row in rows:
-            self._read(row, search)
+            self._read_guarded(row, search)
         return None if more else search.found.get(name)
 
     async def check(self) -> None:
@@ -147,6 +162,14 @@ class Seqera:
                 raise Unavailable("GET /workflow answered no list of workflows")
         return rows, bool(rows) and (more if isinstance(more, bool) else len(rows) >= most)
 
+    def _read_guarded(self, element: Any, search: "_Search") -> datetime | None:
+        """Read a row; one that breaks the reading, whosever it is, counts as one without a time."""
+        try:
+            return self._read(element, search)
+        except Exception as error:  # noqa: BLE001 - rows are written by everybody
+            self._guard.note("row", error)
+            return None
+
     def _read(self, element: Any, search: "_Search") -> datetime | None:
         """Take what matters from {"workflow": {..}} and give the time of submission."""
         row = element.get("workflow") if isinstance(element, dict) else None
@@ -160,7 +183,7 @@ class Seqera:
         if submitted is None:
             self._note_once("seqera row skipped", f"run {name} without a time")
             return None
-        run = _run(row, name, submitted, search.now)
+        run = _run(row, name, submitted, search)
         if run.status is RunStatus.OTHER:
             self._note_once("seqera status not known", run.raw_status or "null")
         search.note(run, submitted)
@@ -178,6 +201,7 @@ class _Search:
 
     wanted: Mapping[str, datetime]
     now: datetime
+    clean: Clean
     found: dict[str, Run] = field(default_factory=dict)
     first: datetime | None = None
     last: datetime | None = None
@@ -225,21 +249,22 @@ def _object(response: Response, target: str) -> dict[str, Any]:
     return answer
 
 
-def _run(row: Mapping[str, Any], name: str, submitted: datetime, now: datetime) -> Run:
+def _run(row: Mapping[str, Any], name: str, submitted: datetime, search: _Search) -> Run:
     """Read a row; the specification marks no field nullable, yet any of them arrives as null."""
     raw = row.get("status")
     status = RunStatus.__members__.get(raw) if isinstance(raw, str) else None
     exit_status = row.get("exitStatus")
+    is_code = type(exit_status) is int and abs(exit_status) < 2**31
     return Run(
         name=name,
         status=status or RunStatus.OTHER,
         submitted_at=submitted,
-        seen_at=now,
-        workflow_id=_text(row.get("id")) or None,
-        exit_status=exit_status if type(exit_status) is int else None,
-        error_message=_text(row.get("errorMessage")),
-        error_report=_ends(_text(row.get("errorReport"))),
-        raw_status="" if raw is None else trim(str(raw)),
+        seen_at=search.now,
+        workflow_id=trim(_text(row.get("id"))) or None,
+        exit_status=exit_status if is_code else None,
+        error_message=_ends(search.clean(name, _text(row.get("errorMessage"))[:LONGEST])),
+        error_report=_ends(search.clean(name, _text(row.get("errorReport"))[:LONGEST])),
+        raw_status="" if raw is None else trim(str(raw)[:LONGEST]),
     )
 
 
@@ -250,11 +275,7 @@ def _time_of(row: Mapping[str, Any]) -> datetime | None:
 
 
 def _time(value: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return read_time(value) if isinstance(value, str) else None
 
 
 def _text(value: Any) -> str:

@@ -264,6 +264,10 @@ class Settings(BaseSettings):
     retry_period: Seconds = Field(
         timedelta(seconds=2), description="Time between two attempts on the Lease"
     )
+    stop_grace: Seconds = Field(
+        timedelta(seconds=560),
+        description="Longest clean-up after SIGTERM while the namespace is being deleted",
+    )
 
     # Defined by their libraries; read here so that start-up can speak about them
     storage_emulator_host: str = Field("", description="Address of a Cloud Storage stand-in")
@@ -283,6 +287,28 @@ class Settings(BaseSettings):
     def nextflow(self) -> str:
         """Version of Nextflow in the driver image, such as 25.10.4."""
         return self.nextflow_version or self.nextflow_image.rpartition(":")[2].partition("@")[0]
+
+
+def secret_values(settings: Settings) -> list[str]:
+    """Give all that must never be told: each secret, and what those that are base64 stand for."""
+    held = [value for item in vars(settings).values() for value in _secrets_in(item)]
+    return [form for value in held for form in (value, *_parts(value))]
+
+
+def _secrets_in(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [text for item in value for text in _secrets_in(item)]
+    return [value.get_secret_value()] if isinstance(value, SecretStr) else []
+
+
+def _parts(value: str) -> list[str]:
+    """Give user:password and the password of a Basic token, the key of a signing secret."""
+    key = [value.removeprefix("whsec_")] if value.startswith("whsec_") else []
+    try:
+        pair = base64.b64decode(value, validate=True).decode()
+    except ValueError:
+        return key
+    return [*key, pair, pair.partition(":")[2]] if ":" in pair else key
 
 
 def load_settings() -> Settings:

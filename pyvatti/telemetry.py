@@ -3,12 +3,12 @@
 Every log line is an event with keys; `job` is bound for everything done about one job.
 """
 
-import json
 import logging
 import sys
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import structlog
@@ -22,12 +22,12 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import SecretStr
 
-from pyvatti import __version__
+from pyvatti import __version__, foreign
 from pyvatti.errors import Unavailable
 from pyvatti.models import Delivery, Event
-from pyvatti.settings import Settings
+from pyvatti.redaction import Redactor
+from pyvatti.settings import Settings, secret_values
 
 STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 STAY_SECONDS = (1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
@@ -149,6 +149,18 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.events_refused = Counter(
+            "pyvatti_events_refused",
+            "Kubernetes Events about jobs that the API server did not take, by why",
+            ["error"],
+            registry=self.registry,
+        )
+        self.unexpected = Counter(
+            "pyvatti_unexpected_errors",
+            "Errors nobody expected, by the part they met; it goes on with what is next",
+            ["part", "error"],
+            registry=self.registry,
+        )
         self.sweep_failing = Gauge(
             "pyvatti_sweep_failing",
             "Things the sweeper fails at and tries again ever later, by kind",
@@ -176,22 +188,23 @@ class Metrics:
 
         Prometheus sees an increase only between two samples of one series.
         """
-        for event in Event:
-            for delivery in (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED):
-                self.notices.labels(event.value, delivery.value)
+        ends = (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED)
+        for event, delivery in product(Event, ends):
+            self.notices.labels(event.value, delivery.value)
         for metric, values in (
             (self.swept, (*SWEPT_KINDS, "results")),
             (self.sweep_failing, SWEPT_KINDS),
             (self.set_aside, SWEPT_KINDS),
             (self.waiting, NEEDS_PERSON),
             (self.accepted, ("201", "503")),
+            (self.events_refused, ("Rejected", "Denied", "Unavailable", "QueueFull")),
         ):
             for value in values:
                 metric.labels(value)
         for neighbour in NEIGHBOURS:
             self.neighbour_calls.labels(neighbour)
-            for error in ("Denied", "Unavailable"):
-                self.neighbour_errors.labels(neighbour, error)
+        for neighbour, error in product(NEIGHBOURS, ("Denied", "Unavailable")):
+            self.neighbour_errors.labels(neighbour, error)
 
     def page(self) -> tuple[bytes, str]:
         """Give the exposition text and its content type."""
@@ -234,26 +247,34 @@ def _put_first(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> dic
     return {**head, **event}
 
 
-class _Mask:
-    """Hides configured secrets in a finished line, whoever wrote them: the last line of defence."""
+class _Redact:
+    """Takes secrets and the personal data of the job at hand out of every value of a line.
+
+    The last line of defence, whoever wrote the line: foreign text is clean when it comes in.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        values = [value for item in vars(settings).values() for value in _secrets_in(item)]
-        # as text and as it stands in JSON; what is very short would hide half of every line
-        self._hidden = {
-            form for text in values if len(text) > 4 for form in (text, json.dumps(text)[1:-1])
-        }
+        self._redactor = Redactor(secret_values(settings))
 
-    def __call__(self, _logger: Any, _name: str, line: Any) -> Any:
-        for text in self._hidden:
-            line = line.replace(text, "(redacted)")
-        return line
+    def __call__(
+        self, _logger: Any, _name: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        line = "\n".join(map(str, event.values()))
+        if self._clean_text(line) == line:  # nearly always, and one look is cheaper than ten
+            return event
+        return {key: self._clean(value) for key, value in event.items()}
 
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item) for item in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._clean_text(value if isinstance(value, str) else repr(value))
 
-def _secrets_in(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [text for item in value for text in _secrets_in(item)]
-    return [value.get_secret_value()] if isinstance(value, SecretStr) else []
+    def _clean_text(self, text: str) -> str:
+        return foreign.clean_known(self._redactor(text))
 
 
 def configure_logging(settings: Settings) -> None:
@@ -268,15 +289,12 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_color_message,
     ]
-    # the console's default traceback shows local variables, and those hold requests and Secrets
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
-    shape: list[structlog.types.Processor] = (
-        [structlog.processors.format_exc_info, _put_first] if as_json else []
-    )
+    shape: list[structlog.types.Processor] = [_put_first] if as_json else []
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -293,9 +311,11 @@ def configure_logging(settings: Settings) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # as text here: it is to be redacted, and a console's own way shows local variables
+                structlog.processors.format_exc_info,
+                _Redact(settings),
                 *shape,
                 renderer,
-                _Mask(settings),
             ],
         )
     )

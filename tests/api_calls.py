@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from patience import KEPT, PATIENCE
 from stage import FAST
 
 from pyvatti.demo import serve_in_loop
 from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 
-PATIENCE = 20.0  # seconds
 TOKENS = "right-token-of-the-backend,right-token-of-an-operator"
 GATED = {"API_AUTH": "token", "API_TOKENS": TOKENS}
 BEARER = {"Authorization": "Bearer right-token-of-the-backend"}
@@ -72,7 +72,7 @@ async def replica(world: World, **changes: str):
         )
         async with (
             serve_in_loop(settings) as url,
-            httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client,
+            httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=KEPT) as client,
         ):
             yield client
 

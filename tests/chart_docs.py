@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-from chart_tools import CHART, permission_table, rendered_rules
+from chart_tools import CHART, permission_table, rendered_rules, values_of
 
 KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9]*):(?: |$)")
 
@@ -37,8 +36,7 @@ def sentences() -> dict[str, str]:
 
 def defaults() -> dict[str, Any]:
     """Read values.yaml."""
-    values: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
-    return values
+    return values_of(CHART / "values.yaml")
 
 
 def leaves(values: dict[str, Any], documented: set[str], prefix: str = "") -> Iterator[str]:

@@ -59,7 +59,8 @@ def _integer(node: dict[str, Any]) -> st.SearchStrategy[int]:
 
 def _array(node: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
     different = json.dumps if node.get("uniqueItems") else None  # items may be objects
-    return st.lists(drawn(node["items"]), max_size=2, unique_by=different)
+    fewest = node.get("minItems", 0)
+    return st.lists(drawn(node["items"]), min_size=fewest, max_size=2, unique_by=different)
 
 
 def _object(node: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from patience import PATIENCE
 from typer.testing import CliRunner
 
 from pyvatti.cli import app
@@ -20,16 +21,18 @@ def invoke(*words: str, given: bytes | None = None, **environment: str) -> tuple
 
 async def run(*words: str, **environment: str) -> tuple[int, str, str]:
     """Run a command in a process of its own: exit code, standard output, standard error."""
-    async with running(*words, **environment) as process, asyncio.timeout(60):
+    async with running(*words, **environment) as process, asyncio.timeout(PATIENCE):
         said, complained = await process.communicate()
     return process.returncode or 0, said.decode(), complained.decode()
 
 
 @asynccontextmanager
-async def running(*words: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    *words: str, program: tuple[str, ...] = ("-m", "pyvatti"), **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command in a process of its own, which is ended at the latest with the block."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pyvatti", *words),
+        *(sys.executable, *program, *words),
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -124,6 +124,27 @@ class ClusterStage:
         """Give the events the backend took, in order."""
         return self.world.backend.delivered(self.job_id)
 
+    async def events(self) -> dict[str, str]:
+        """Give the notes of Events by reason, chosen as `kubectl events --for job/…` does."""
+        fields = (
+            "involvedObject.kind=Job,involvedObject.apiVersion=batch/v1,"
+            f"involvedObject.name={self.base}"
+        )
+        answer = await self.cluster.get(self.cluster.core("events"), fieldSelector=fields)
+        return {item["reason"]: item["message"] for item in answer.body["items"]}
+
+    async def until_told(self, *reasons: str) -> dict[str, str]:
+        """Wait until Events of these reasons are about the job; gives the notes of all."""
+        shown: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not shown.keys() >= set(reasons):
+                    await asyncio.sleep(LOOK)
+                    shown = await self.events()
+        except TimeoutError:
+            raise AssertionError(f"never told {reasons}: {shown}") from None
+        return shown
+
     async def left(self) -> list[str]:
         """Name what is left of the job in the cluster, apart from its record."""
         found = []

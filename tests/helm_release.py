@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import yaml
 from chart_tools import CHART, NAMESPACE, Manifest, Source, helm_program, merged, scenario
-from stage import FAST, Stage
+from patience import PATIENCE
+from stage import FAST, Stage, service_on
 
-from pyvatti.demo import Running, serve_in_loop
 from pyvatti.sandbox.kube import KubeStandIn
 from pyvatti.sandbox.kube.kubelet_runtime import CommandNotFound, ContainerSpec
 from pyvatti.sandbox.kube.resources import (
@@ -34,13 +34,11 @@ from pyvatti.sandbox.kube.resources import (
 from pyvatti.sandbox.world import World
 from pyvatti.settings import Settings
 
-HELM_SECONDS = 60
 TOKEN_REQUEST = {
     "apiVersion": "authentication.k8s.io/v1",
     "kind": "TokenRequest",
     "spec": {"expirationSeconds": 3600},
 }
-READY_SECONDS = 20
 # Made by the cluster itself or by nobody's release.
 ALWAYS_THERE = {
     *(("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")),
@@ -109,7 +107,7 @@ async def run_helm(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(HELM_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         out, _ = await process.communicate()
     assert process.returncode == code, out.decode()
     return out.decode()
@@ -134,16 +132,9 @@ def variables_of(
 async def serving(variables: dict[str, str], world: World) -> AsyncIterator[Stage]:
     """Run one pod's service until it is ready: settings read, permissions there, cluster heard."""
     settings = Settings.model_validate({key.lower(): text for key, text in variables.items()})
-    async with (
-        serve_in_loop(settings) as url,
-        httpx.AsyncClient(base_url=url, timeout=10.0) as client,
-    ):
-        answer = None
-        async with asyncio.timeout(READY_SECONDS):
-            while answer is None or answer.status_code != 200:
-                await asyncio.sleep(0.05)
-                answer = await client.get("/readyz")
-        yield Stage(Running(world, url, client))
+    async with service_on(world, settings) as on:
+        await on.until_ready()
+        yield on
 
 
 class Release:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from kube_scripted import (
 from pyvatti.kube import JOBS, Informer, KubeClient, WatchLimits
 from pyvatti.models import Manifest
 
-# Silence is judged after 0.3 s here; everything else is far from it.
-LIMITS = WatchLimits(
-    idle=0.3, short=0.05, backoff=0.01, backoff_cap=0.1, patience=0.2, fresh=0.6, resync=60
-)
+# Asks again soon; all that is judged by time is as in operation.
+LIMITS = WatchLimits(short=0.05, backoff=0.01, backoff_cap=0.1)
+IMPATIENT = replace(LIMITS, idle=0.3)  # with silence, and nothing that could be late
 QUIET = stream(then="hang")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import yaml
+from patience import PATIENCE
 
 Body = dict[str, Any]
 
@@ -46,7 +47,7 @@ class Access:
             data=None if body is None else orjson.dumps(body),
         )
         try:
-            with urllib.request.urlopen(request, context=self.ssl, timeout=30) as answer:  # noqa: S310 - the same
+            with urllib.request.urlopen(request, context=self.ssl, timeout=PATIENCE) as answer:  # noqa: S310 - the same
                 given: bytes = answer.read()
         except urllib.error.HTTPError as exc:
             with exc:

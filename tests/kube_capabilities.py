@@ -16,6 +16,7 @@ def probe(access: Access, namespace: str) -> frozenset[str]:
         "kubelet": _has_kubelet,
         "job-controller": _has_job_controller,
         "gc": _has_collector,
+        "policies": _serves_policies,
     }
     return frozenset(name for name, is_there in parts.items() if is_there(access, namespace))
 
@@ -26,6 +27,12 @@ def _has_forgotten(access: Access, namespace: str) -> bool:
     path = f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}"
     lines = access.read("GET", path).splitlines()
     return bool(lines) and orjson.loads(lines[0])["type"] == "ERROR"
+
+
+def _serves_policies(access: Access, _namespace: str) -> bool:
+    """Whether the API server decides by ValidatingAdmissionPolicies of version v1."""
+    served = access.call("GET", "/apis/admissionregistration.k8s.io/v1").get("resources", [])
+    return any(item["name"] == "validatingadmissionpolicies" for item in served)
 
 
 def _has_kubelet(access: Access, _namespace: str) -> bool:

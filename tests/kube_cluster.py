@@ -144,6 +144,13 @@ class Cluster:
         await self.until(account, lambda body: body is not None)
         return name
 
+    async def whoami(self) -> str:
+        """Name the user these tests are: where controllers have no accounts, theirs too."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        name: str = (await self.made(path, review))["status"]["userInfo"]["username"]
+        return name
+
     async def status_for_stranger(self, path: str, token: str) -> int:
         """Give the status a caller meets who has this token and no certificate."""
         headers = {"Authorization": f"Bearer {token}"}

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import yaml
 from aiohttp import web
+from patience import PATIENCE
 
 from pyvatti.kube.client import JOBS, KubeClient
 from pyvatti.kube.credentials import Credentials
@@ -19,7 +20,7 @@ from pyvatti.kube.transport import Limits
 
 Step = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NAMESPACE = "demo"
-QUICK = Limits(connect=0.5, total=2, attempts=3, backoff=0.01, backoff_cap=0.05)
+QUICK = Limits(attempts=3, backoff=0.01, backoff_cap=0.05)  # asks again soon
 
 
 @dataclass(frozen=True)
@@ -292,8 +293,8 @@ async def running(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
             task.cancel()
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = 5) -> None:
+async def eventually(condition: Callable[[], Any]) -> None:
     """Wait until a condition holds, with a deadline."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.005)

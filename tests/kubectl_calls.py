@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kube_cluster import Sandbox
+from patience import PATIENCE
 
-PATIENCE = 60  # seconds for one kubectl call
+from pyvatti.sandbox.world import World
 
 JOB = """
 apiVersion: batch/v1
@@ -52,7 +53,7 @@ class Result:
 class Kubectl:
     """The kubectl on PATH with a home and a configuration of its own."""
 
-    def __init__(self, sandbox: Sandbox, home: Path) -> None:
+    def __init__(self, sandbox: Sandbox | World, home: Path) -> None:
         self.sandbox = sandbox
         self.home = home
         self.configuration = home / "config"

@@ -17,6 +17,7 @@ from kube_scripted import (
     Step,
     answer,
     client_for,
+    eventually,
     failure,
     missing,
     running,
@@ -25,20 +26,36 @@ from kube_scripted import (
 
 from pyvatti.kube import Elector, KubeClient
 
-DURATION, DEADLINE, PERIOD = 1.0, 0.6, 0.1
+DURATION, DEADLINE, PERIOD = 1.0, 0.6, 0.1  # for leaders that are to lose the Lease
+LASTING = {"lease_duration": 3.0, "renew_deadline": 2.5}
+"""For leaders that are to keep it, also while the machine is busy."""
+TERMINATING = failure(403, "Forbidden", causes=[{"reason": "NamespaceTerminating"}])
 HTML = text("<html>502</html>", 502)
 MICROTIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 class LeaseServer:
-    """One Lease with the API server's rules; `faults[who]` answers instead of it."""
+    """One Lease with the API server's rules; `faults[who]` answers instead of it.
+
+    `namespace` answers about the Namespace; while it `is_going` nothing is created, but by `stale`.
+    """
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
         self.faults: dict[str, Step] = {}
         self.after: dict[str, Step] = {}  # applied, but the answer is this
+        self.namespace: Step = missing("demo")
+        self.is_going = False
+        self.stale = False
         self.versions = 0
         self.holders: list[str] = []
+
+    def go(self) -> None:
+        """Delete the namespace, and the Lease with it."""
+        kept = {"name": "demo", "uid": "u1", "resourceVersion": "7"}
+        at = {"deletionTimestamp": "2026-11-28T09:00:00Z"}
+        self.namespace = answer({"kind": "Namespace", "metadata": kept | at})
+        self.is_going, self.lease = True, None
 
     def steps(self) -> dict[str, list[Step]]:
         return {
@@ -75,11 +92,15 @@ class LeaseServer:
         return step
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        if "/leases" not in request.path:
+            return await self.namespace(request)
         step = answer(self.lease) if self.lease else missing("it")
         return await step(request)
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.is_going and not self.stale:
+            return await TERMINATING(request)
         if self.lease is not None:
             return await failure(409, "AlreadyExists")(request)
         return await self._accept(request, body, 201)
@@ -130,6 +151,16 @@ class Replica:
 
 
 @dataclass
+class Clock:
+    """Monotonic seconds that pass only when they are told to."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass
 class World:
     lease: LeaseServer
     server: Scripted
@@ -137,15 +168,25 @@ class World:
     acting: set[str] = field(default_factory=set)
 
     @asynccontextmanager
-    async def replica(self, name: str, *, runs: bool = True) -> AsyncIterator[Replica]:
+    async def replica(
+        self, name: str, *, runs: bool = True, **durations: float
+    ) -> AsyncIterator[Replica]:
         user = {"token": name}
         async with client_for(self.server.url, self.folder, user=user, limits=QUICK) as client:
-            one = Replica(name, elector(client, name), self.acting)
+            one = Replica(name, elector(client, name, **durations), self.acting)
             if not runs:
                 yield one
                 return
             async with running(one.elector.run(one.lead)):
                 yield one
+
+    async def looks(self, who: str, count: int = 3) -> None:
+        """Wait until a replica has read the Lease so many times more."""
+        before = self._reads(who)
+        await eventually(lambda: self._reads(who) >= before + count)
+
+    def _reads(self, who: str) -> int:
+        return sum(item.token == who and item.method == "GET" for item in self.server.requests)
 
     def writes(self, who: str) -> list[Any]:
         return [

@@ -5,6 +5,7 @@ from typing import Any
 from pyvatti.rest import Timeouts
 from pyvatti.settings import Settings
 
+# For servers that fall silent; an answer that is late for them is an outage as well
 QUICK = Timeouts(connect=0.5, read=0.3, total=0.6)
 TOWER_TOKEN = "seqera-secret-token"
 NOTIFY_TOKEN = "bm90aWZ5OnNlY3JldA=="

@@ -5,7 +5,6 @@ No fault and no cell here: those are in `neighbours`.
 
 import asyncio
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import uvicorn
 from neighbour_lines import Line, Wall
-from stage import FAST, JOB, LOOK, PATIENCE, Stage, launch_body
+from patience import PATIENCE, patient_client, stopwatch
+from stage import FAST, JOB, LOOK, Stage, launch_body
 
 from pyvatti.api.connections import listen, make_config
 from pyvatti.api.service import Service
@@ -34,19 +34,28 @@ from pyvatti.storage import Patience
 
 BYSTANDER = "INTP00000000514"
 NOBODY = "INTP00000000999"
-SLOWEST = 3.0  # seconds: the 2 s that are promised, and one for a loaded machine
-# Ratios as in operation; the calls of the Kubernetes API take longer than the API may.
-QUICK = Limits(
-    kube=KubeLimits(connect=1.0, total=5.0, backoff=0.05, backoff_cap=0.5),
+SLOWEST = 2.5  # seconds of waiting: the 2 s that are promised, and a little for the way
+# Neighbours are waited for as in operation, but asked again soon.
+CALM = Limits(
+    kube=KubeLimits(backoff=0.05, backoff_cap=0.5),
+    watch=WatchLimits(backoff=0.05, backoff_cap=0.4, backoff_calm=5.0),
+    storage=Patience(pauses=(0.05, 0.1)),
+    denied_pause=0.3,
+)
+# For neighbours that fall silent. The calls of the Kubernetes API take longer than the API may.
+HASTY = Limits(
+    kube=KubeLimits(connect=3.0, total=5.0, backoff=0.05, backoff_cap=0.5),
     watch=WatchLimits(
-        idle=1.0, fresh=2.0, patience=0.5, backoff=0.05, backoff_cap=0.4, backoff_calm=5.0
+        idle=2.0, fresh=4.0, patience=1.0, backoff=0.05, backoff_cap=0.4, backoff_calm=5.0
     ),
-    storage=Patience(read=0.5, call=0.8, pauses=(0.05, 0.1)),
-    seqera=Timeouts(connect=0.5, read=0.5, total=0.8),
+    storage=Patience(read=2.0, call=3.0, pauses=(0.05, 0.1)),
+    seqera=Timeouts(connect=2.0, read=2.0, total=3.0),
     # a call that is given up because this machine stood still is told again, and rightly so
     backend=Timeouts(connect=5.0, read=5.0, total=6.0),
     denied_pause=0.3,
 )
+# a kept connection may be closed by the server in the instant of its next use
+NOT_KEPT = httpx.Limits(max_keepalive_connections=0)
 BOOKMARK_SECONDS = 0.3
 SPEED = 20.0
 RUNS = Plan(run_seconds=40.0)  # seconds, divided by the speed: long enough to be seen running
@@ -70,10 +79,11 @@ class Neighbourhood(Stage):
         service: Service,
         lines: dict[str, Line],
         *,
+        client: httpx.AsyncClient,
         folder: Path,
         wall: Wall,
     ) -> None:
-        super().__init__(running)
+        super().__init__(running, client)
         self.service, self.lines, self.wall = service, lines, wall
         self.namespace = running.world.namespace
         self.kubeconfig = folder / "kubeconfig"
@@ -104,9 +114,9 @@ class Neighbourhood(Stage):
 
     async def ask(self, method: str, path: str, body: Any = None) -> Answer:
         """Make one request and take its time."""
-        began = time.monotonic()
-        answer = await self.client.request(method, path, json=body)
-        seconds = time.monotonic() - began
+        async with stopwatch() as seconds_since:
+            answer = await self.hasty.request(method, path, json=body)
+            seconds = seconds_since()
         return Answer(request=f"{method} {path}", status=answer.status_code, seconds=seconds)
 
     async def probe(self, *, bystander: str = BYSTANDER) -> list[Answer]:
@@ -232,10 +242,17 @@ def held(service: Service) -> dict[str, int]:
 
 @asynccontextmanager
 async def neighbourhood(
-    plan: Plan | None = None, *, hosts: dict[str, str] | None = None, **changes: str
+    plan: Plan | None = None,
+    *,
+    hosts: dict[str, str] | None = None,
+    limits: Limits = CALM,
+    **changes: str,
 ) -> AsyncIterator[Neighbourhood]:
     """Run the service on a world, with a line to each neighbour; `hosts` names some of them."""
-    async with town(plan) as there, service_in(there, hosts=hosts or {}, **changes) as on:
+    async with (
+        town(plan) as there,
+        service_in(there, hosts=hosts or {}, limits=limits, **changes) as on,
+    ):
         await is_ready(on)
         yield on
 
@@ -266,23 +283,23 @@ async def town(plan: Plan | None = None) -> AsyncIterator[Town]:
 
 @asynccontextmanager
 async def service_in(
-    there: Town, *, hosts: dict[str, str], **changes: str
+    there: Town, *, hosts: dict[str, str], limits: Limits = CALM, **changes: str
 ) -> AsyncIterator[Neighbourhood]:
     """Run the service in a town; it need not be ready."""
     wall = Wall()
     environment = _environment(there, hosts) | changes
     settings = Settings.model_validate({key.lower(): value for key, value in environment.items()})
-    app = create_app(settings, limits=QUICK, clock=SteadyClock(wall))
+    app = create_app(settings, limits=limits, clock=SteadyClock(wall))
     async with (
         _serve(app) as url,
-        # a kept connection may be closed by the server in the instant of its next use
-        httpx.AsyncClient(
-            base_url=url, timeout=10.0, limits=httpx.Limits(max_keepalive_connections=0)
-        ) as client,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=NOT_KEPT) as hasty,
+        patient_client(url, NOT_KEPT) as client,
     ):
-        running = Running(there.world, url, client)
+        running = Running(there.world, url, hasty)
         service: Service = app.state.service
-        yield Neighbourhood(running, service, there.lines, folder=there.folder, wall=wall)
+        yield Neighbourhood(
+            running, service, there.lines, client=client, folder=there.folder, wall=wall
+        )
 
 
 async def is_ready(on: Neighbourhood) -> None:

@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeAlias
 
 import pytest
 from neighbour_lines import NamesLoop
-from neighbour_stage import BYSTANDER, RUNS, Neighbourhood, neighbourhood
+from neighbour_stage import BYSTANDER, CALM, HASTY, RUNS, Neighbourhood, neighbourhood
 from stage import JOB, launch_body
 
+from pyvatti.lifecycle.doors import Limits
 from pyvatti.sandbox.driver_plans import Plan
 from pyvatti.sandbox.faults import FaultRules
 
@@ -47,6 +48,8 @@ class Cell:
     plan: Plan = RUNS
     state: str = "Succeeded"
     hosts: dict[str, str] = field(default_factory=dict)
+    limits: Limits = CALM
+    changes: dict[str, str] = field(default_factory=dict)
     repeats: bool = False
 
 
@@ -129,7 +132,7 @@ def common(neighbour: str, *, method: str = "*", path: str = ".*", **cell: Any) 
 
     return {
         "refused connection": Cell(fault=line_is(neighbour, "refuse"), **(cell | {"hits": 0})),
-        "hang": Cell(fault=line_is(neighbour, "silence"), **cell),
+        "hang": Cell(fault=line_is(neighbour, "silence"), limits=HASTY, **cell),
         "reset in mid-body": spoilt("reset_body"),
         "truncated JSON": spoilt("truncate"),
         "HTML 502": spoilt("html"),
@@ -146,7 +149,7 @@ def common(neighbour: str, *, method: str = "*", path: str = ".*", **cell: Any) 
 
 async def others_go_on(fault: Fault, moment: str) -> None:
     """Let a fault strike one job for long; another one is launched and finished meanwhile."""
-    async with neighbourhood() as on:
+    async with neighbourhood(limits=HASTY) as on:
         harms: list[Harm] = []
         reached = on.at(moment, lambda: harms.append(fault(on)))
         await on.launch()
@@ -168,9 +171,9 @@ Outcomes: TypeAlias = dict[str, Exception]
 
 async def outlive(cell: Cell) -> None:
     """Let one fault strike a running service, end it, and see everything come right by itself."""
-    async with neighbourhood(cell.plan, hosts=cell.hosts) as on:
+    async with neighbourhood(cell.plan, hosts=cell.hosts, limits=cell.limits, **cell.changes) as on:
         strikes = [_Strike(on, cell, moment) for moment in cell.moments]
-        first = await on.client.post("/launch", json=launch_body())
+        first = await on.hasty.post("/launch", json=launch_body())
         assert first.status_code in (201, 503), first.text
         is_launched = False
         for strike in strikes:

@@ -8,11 +8,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from pyvatti.demo import Running, run_stack
-from pyvatti.sandbox.driver_plans import PLANS, Plan, by_job
-from pyvatti.sandbox.world import World
+import httpx
+from patience import PATIENCE, patient_client
 
-PATIENCE = 30.0  # seconds
+from pyvatti.demo import Running, run_stack, serve_in_loop
+from pyvatti.sandbox.driver_plans import PLANS, Plan, by_job
+from pyvatti.sandbox.kube.resources import EVENTS
+from pyvatti.sandbox.kube.selectors import compile_selectors
+from pyvatti.sandbox.world import World
+from pyvatti.settings import Settings
+from pyvatti.telemetry import metrics
+
 LOOK = 0.01  # seconds between two looks at a condition
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 FAST = {
@@ -23,10 +29,13 @@ FAST = {
     "TELEMETRY_GRACE": "0.4",
     "HANG_GRACE": "0.4",
     "IMAGE_GRACE": "0.3",
-    "RENEW_DEADLINE": "2",
-    "RETRY_PERIOD": "0.5",
-    "LEASE_DURATION": "3",
+    # a machine that is busy with other tests deposes nobody
+    "LEASE_DURATION": "15",
+    "RENEW_DEADLINE": "10",
+    "RETRY_PERIOD": "1",
 }
+SHORT_LEASE = {"LEASE_DURATION": "3", "RENEW_DEADLINE": "2", "RETRY_PERIOD": "0.5"}
+"""For stories about a leader that is deposed."""
 JOB = "INTP00000000513"
 
 
@@ -44,10 +53,14 @@ def launch_body(job_id: str = JOB) -> dict[str, Any]:
 
 
 class Stage:
-    """The service under test and its world."""
+    """The service under test and its world.
 
-    def __init__(self, running: Running) -> None:
-        self.world, self.client, self.url = running.world, running.client, running.url
+    `client` asks again what the service could not answer in time, `hasty` takes every answer.
+    """
+
+    def __init__(self, running: Running, client: httpx.AsyncClient) -> None:
+        self.world, self.url = running.world, running.url
+        self.client, self.hasty = client, running.client
 
     async def until_ready(self) -> None:
         """Wait until the service has read the cluster."""
@@ -100,6 +113,16 @@ class Stage:
             raise AssertionError(f"never finished: {shown}") from None
         return shown
 
+    def events(self, job_id: str = JOB) -> list[str]:
+        """Give the reasons of the Events that `kubectl events --for job/…` shows of a job."""
+        fields = (
+            "involvedObject.kind=Job,involvedObject.apiVersion=batch/v1,"
+            f"involvedObject.name={job_id.lower()}"
+        )
+        shown = compile_selectors(EVENTS, "", fields)
+        found = self.world.kube.store.list(EVENTS, self.world.namespace, shown)
+        return [item["reason"] for item in found]
+
     def told(self, job_id: str = JOB) -> list[str]:
         """Give the events the backend took for a job, in order."""
         return self.world.backend.delivered(job_id)
@@ -138,5 +161,26 @@ async def stage(
     usual = PLANS[plan] if isinstance(plan, str) else plan
     plans = by_job({base: PLANS[name] for base, name in (jobs or {}).items()}, usual)
     world = World(plans=plans, speed=speed, rate_limit=rate_limit)
-    async with run_stack(FAST | changes, world) as running:
-        yield Stage(running)
+    before = events_found_invalid()
+    async with staged(FAST | changes, world) as on:
+        yield on
+    assert events_found_invalid() == before
+
+
+def events_found_invalid() -> float:
+    """Count the Events of this process that an API server found invalid."""
+    return metrics.events_refused.labels("Rejected")._value.get()
+
+
+@asynccontextmanager
+async def staged(settings: dict[str, str], world: World) -> AsyncIterator[Stage]:
+    """Run the service with these settings on a world of one's own."""
+    async with run_stack(settings, world) as running, patient_client(running.url) as client:
+        yield Stage(running, client)
+
+
+@asynccontextmanager
+async def service_on(world: World, settings: Settings) -> AsyncIterator[Stage]:
+    """Run one more service on a world that runs; it need not be ready."""
+    async with serve_in_loop(settings) as url, patient_client(url) as client:
+        yield Stage(Running(world, url, client), client)

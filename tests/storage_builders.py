@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from builders import INSTALLATION
+from patience import PATIENCE
 
 from pyvatti.models import Owner
 from pyvatti.sandbox.storage import StorageStandIn, error_form
@@ -20,7 +21,7 @@ WORK = "intervene-dev-intp00000000044-work-7c9e6679"
 RESULTS = "intervene-dev-intp00000000044-results"
 JOB_ID = "INTP00000000044"
 UID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-CALM = Patience(read=5, call=8, settle=0)
+CALM = Patience(settle=0)
 OTHER_UID = "550e8400-e29b-41d4-a716-446655440000"
 
 
@@ -81,7 +82,56 @@ def refusal(status: int, reason: str = "injected") -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most 10 seconds."""
-    async with asyncio.timeout(10):
+    """Wait for a condition."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+ODD = {  # what is not Cloud Storage's: headers and body, to be sent with any status
+    "nothing": ({}, ""),
+    "text": ({"Content-Type": "text/plain"}, "404 page not found\n"),
+    "a gateway's JSON": ({}, '{"message":"no Route matched with those values"}'),
+    "another API's error": ({}, '{"error":{"code":404,"message":"no","status":"NOT_FOUND"}}'),
+    "HTML": ({"Content-Type": "text/html"}, "<html>no</html>"),
+    "HTML behind a BOM": ({"Content-Type": "text/html"}, "\ufeff<html>no</html>"),
+    "HTML as JSON": ({}, "<html>no</html>"),
+    "the right JSON as text": ({"Content-Type": "text/plain"}, refusal(404, "notFound")),
+    "the right JSON behind a BOM": ({}, "\ufeff" + refusal(404, "notFound")),
+    "another reason": ({}, refusal(404, "accountDisabled")),
+    "another code": ({}, refusal(410, "notFound")),
+    "no reason": ({}, '{"error":{"code":404,"message":"x","errors":[]}}'),
+    "a list": ({}, "[]"),
+    "deep nesting": ({}, "[" * 100_000),
+    "half of it": ({}, refusal(404, "notFound")[:40]),
+}
+
+
+def empty_list() -> str:
+    """Spell the list of a project that has no such bucket."""
+    return json.dumps({"kind": "storage#buckets"})
+
+
+LIST, GET, OBJECTS = r"/v1/b\?", rf"/v1/b/{WORK}\?", rf"/v1/b/{WORK}/o\?"
+QUICK = Patience(pauses=(), settle=0)
+WEEK = {"retentionDurationSeconds": "604800"}
+GENOME = "data/jane.doe@example.org.pgen"
+
+
+async def filled(door: Storage, service: StorageStandIn) -> None:
+    await create_work(door)
+    service.put_object(WORK, GENOME, b"acgt")
+
+
+def stands(service: StorageStandIn) -> bool:
+    return list(service.buckets[WORK].objects) == [GENOME] and service.recoverable() == []
+
+
+def keeps(service: StorageStandIn, policy: dict[str, str] | None = None) -> None:
+    """Let somebody have turned soft delete on."""
+    service.buckets[WORK].properties["softDeletePolicy"] = dict(policy or WEEK)
+
+
+def forge(service: StorageStandIn, path: str, status: int, body: str, **more: Any) -> None:
+    method = more.pop("method", "GET")
+    service.faults.add(method, path, "status", status=status, body=body, **more)

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 from api_calls import PATIENCE, problem_of
+from patience import stopwatch
 from stage import JOB, Stage, stage
 
 from pyvatti.sandbox.driver_plans import Plan
@@ -21,13 +22,11 @@ TRANSFERRING = Plan(transfer_seconds=2400)
 async def test_a_question_is_refused_in_time_while_the_api_server_is_silent(path: str):
     async with stage() as on:
         on.world.kube.faults.add("GET", "/configmaps", "hang")
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-
-        answer = await on.client.get(path)
+        async with stopwatch() as seconds:
+            answer = await on.hasty.get(path)
+            assert seconds() < 5
 
         problem_of(answer, 503)
-        assert loop.time() - began < 5
         on.world.kube.faults.clear()
 
 
@@ -49,7 +48,8 @@ async def test_a_job_is_shown_with_everything_about_it():
         assert verdict["evidence"]
         assert [item["event"] for item in shown["deliveries"]][-1] == "failed"
         removed = {item["resource"] for item in shown["removed"]}
-        assert {f"bucket/intervene-dev-{BASE}-{what}" for what in ("work", "results")} <= removed
+        work = shown["run_name"].replace(BASE, f"{BASE}-work")
+        assert {f"bucket/{work}", f"bucket/intervene-dev-{BASE}-results"} <= removed
         assert shown["waiting"] is None
 
 
@@ -172,8 +172,9 @@ async def test_a_log_is_streamed_while_its_container_lives():
             lines = answer.aiter_lines()
             async with asyncio.timeout(PATIENCE):
                 assert "N E X T F L O W" in await anext(lines)
-                on.world.kube.logs.append(pod["metadata"]["uid"], "transfer", "said just now")
-                while await anext(lines) != "said just now":
+                said = "said of user%40example.org just now"
+                on.world.kube.logs.append(pod["metadata"]["uid"], "transfer", said)
+                while await anext(lines) != "said of (redacted) just now":
                     pass
 
 

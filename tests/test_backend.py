@@ -43,6 +43,13 @@ async def world():
 
 @pytest.fixture
 async def door(world: BackendStandIn):
+    backend = Backend(settings_for(notify_url=world.url), clock=utc_now)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def hasty(world: BackendStandIn):
     backend = Backend(settings_for(notify_url=world.url), timeouts=QUICK, clock=utc_now)
     yield backend
     await backend.close()
@@ -329,11 +336,11 @@ async def test_retry_after_is_handed_on(
     ],
 )
 async def test_outage_is_tried_again(
-    world: BackendStandIn, door: Backend, kind: Any, how: dict[str, Any]
+    world: BackendStandIn, hasty: Backend, kind: Any, how: dict[str, Any]
 ):
     world.faults.add("PATCH", ".", kind, **how)
 
-    reply = await door.tell(ID, UID, notice())
+    reply = await hasty.tell(ID, UID, notice())
 
     assert reply.answer is Answer.RETRY
     assert reply.text

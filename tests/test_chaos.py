@@ -4,9 +4,12 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from patience import PATIENCE
 
 from chaos.calls import WRITE, Answer, Call, Kill, Point, Side
 from chaos.ground import GRACE_SECONDS, Ground
@@ -29,13 +32,18 @@ async def zygote() -> AsyncIterator[Zygote]:
         yield started
 
 
+def ground_on(zygote: Zygote, folder: Path, **more: Any) -> Ground:
+    """Give a ground on a machine that is busy with other tests."""
+    return Ground(zygote, folder, slack=PATIENCE, **more)
+
+
 def _story(name: str) -> Story:
     return next(story for story in STORIES if story.name == name)
 
 
 async def test_fault_02_a_job_answered_201_is_known_after_an_immediate_kill(zygote, tmp_path):
     story = _story("success")
-    async with Ground(zygote, tmp_path, plans=story.plans) as ground:
+    async with ground_on(zygote, tmp_path, plans=story.plans) as ground:
         assert await ground.launch(JOB)
         await ground.kill()
         await ground.up()
@@ -53,7 +61,7 @@ async def test_fault_16_a_restart_follows_all_jobs_again_and_sends_and_deletes_n
     zygote, tmp_path
 ):
     ids = [f"INTP{number:011}" for number in range(1, 4)]
-    async with Ground(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
+    async with ground_on(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
         for job_id in ids:
             await ground.launch(job_id)
         assert await ground.until(lambda: all(_is_quiet(ground, job_id) for job_id in ids))
@@ -96,7 +104,7 @@ def _is_quiet(ground: Ground, job_id: str) -> bool:
 async def test_fault_17_sigterm_ends_in_time_and_leaves_jobs_buckets_and_lease_alone(
     zygote, tmp_path
 ):
-    async with Ground(zygote, tmp_path, plans=everyone(LONG_RUN), keep_lease=True) as ground:
+    async with ground_on(zygote, tmp_path, plans=everyone(LONG_RUN), keep_lease=True) as ground:
         await ground.launch(JOB)
         assert await ground.until(lambda: _is_quiet(ground, JOB))
         before = _everything(ground)
@@ -135,7 +143,7 @@ KILLS = [
 
 async def test_a_kill_in_the_middle_of_a_call_breaks_no_rule(zygote, tmp_path):
     story, tally = _story("success"), Tally("success")
-    async with Ground(zygote, tmp_path, plans=story.plans) as ground:
+    async with ground_on(zygote, tmp_path, plans=story.plans) as ground:
         explorer = Explorer(ground, story, tally)
         for kill in KILLS:
             assert await explorer.run(kill), f"no such call: {kill}"
@@ -147,7 +155,7 @@ async def test_an_unanswered_launch_that_is_not_repeated_leaves_nothing_and_tell
     zygote, tmp_path
 ):
     story, tally = _story("success, launched once"), Tally("once")
-    async with Ground(zygote, tmp_path, plans=story.plans) as ground:
+    async with ground_on(zygote, tmp_path, plans=story.plans) as ground:
         explorer = Explorer(ground, story, tally)
         assert await explorer.run(Kill(Point("kubernetes POST jobs", 1), Side.AFTER))
 
@@ -157,7 +165,7 @@ async def test_an_unanswered_launch_that_is_not_repeated_leaves_nothing_and_tell
 
 async def test_a_service_that_dies_again_and_again_still_brings_a_job_to_its_end(zygote, tmp_path):
     story, tally = _story("task failure"), Tally("relentless")
-    async with Ground(zygote, tmp_path, plans=story.plans) as ground:
+    async with ground_on(zygote, tmp_path, plans=story.plans) as ground:
         await Explorer(ground, story, tally).run_relentlessly(Kill(Point(WRITE, 6), Side.AFTER))
 
         assert ground.kills > 1
@@ -166,14 +174,14 @@ async def test_a_service_that_dies_again_and_again_still_brings_a_job_to_its_end
 
 async def test_a_start_with_many_jobs_and_records_is_quick_and_does_nothing_twice(zygote):
     tally = Tally("start-up")
-    await start_up(zygote, tally, live=30, records=500, quiet=1.0)
+    await start_up(zygote, tally, live=30, records=500, quiet=1.0, slack=PATIENCE)
 
     assert tally.violations + tally.leftovers == []
 
 
 async def test_faults_meant_for_the_service_spare_the_simulated_drivers(zygote, tmp_path):
     plans = everyone(PLANS["driver_hangs"])  # it ends only if Seqera hears of its success
-    async with Ground(zygote, tmp_path, plans=plans) as ground:
+    async with ground_on(zygote, tmp_path, plans=plans) as ground:
         rule = ground.calls.faults["seqera"].add("PUT", "/trace", "status", status=400)
         await ground.launch(JOB)
 
@@ -186,7 +194,7 @@ async def test_a_notice_that_outlives_its_teller_is_late_and_told_again_by_the_n
     zygote, tmp_path
 ):
     story = _story("success")
-    async with Ground(zygote, tmp_path, plans=story.plans) as ground:
+    async with ground_on(zygote, tmp_path, plans=story.plans) as ground:
         slow = ground.calls.faults["backend"].add("PATCH", "", "slow", count=1, seconds=1.0)
         await ground.launch(JOB)
         assert await ground.until(lambda: slow.hits == 1)
@@ -201,7 +209,7 @@ async def test_a_notice_that_outlives_its_teller_is_late_and_told_again_by_the_n
 async def test_credentials_that_outlive_the_transfer_while_a_service_acts_are_a_violation(
     zygote, tmp_path
 ):
-    async with Ground(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
+    async with ground_on(zygote, tmp_path, plans=everyone(LONG_RUN)) as ground:
         ground.witness.patience = 0.5 - CREDENTIAL_SECONDS
         faults = ground.calls.faults["kubernetes"]
         faults.add("DELETE", "/secrets/.*-transfer", "status", status=500)

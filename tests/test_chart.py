@@ -171,10 +171,14 @@ def test_role_has_exact_verbs_and_only_what_the_service_may_need() -> None:
         for _, _, resource in granted(rules)
     }
     assert verbs.keys() == {
-        *("jobs", "secrets", "pods", "pods/log", "configmaps", "events", "leases")
+        *("jobs", "secrets", "pods", "pods/log", "configmaps", "events", "leases", "namespaces")
     }
     assert verbs["secrets"] == {"get", "list", "create", "delete"}
     assert verbs["pods/log"] == {"get"}
+    assert verbs["namespaces"] == {"get"}
+    assert [rule.get("resourceNames") for rule in rules if rule["resources"] == ["namespaces"]] == [
+        [NAMESPACE]
+    ]
 
 
 def test_permission_table_names_each_resource_and_verb() -> None:

@@ -58,13 +58,13 @@ class Installation:
         kubeconfig = kubeconfig_of(self.cluster, self.folder)
         return await run_helm(self.source, kubeconfig, *arguments, namespace=self.cluster.namespace)
 
-    async def install(self, scenario: str) -> None:
-        """Install or upgrade with the values of chart/ci/SCENARIO."""
+    async def install(self, scenario: str, **changes: Any) -> None:
+        """Install or upgrade with the values of chart/ci/SCENARIO and some changes."""
         image = {"NEXTFLOW_IMAGE": self.cluster.image, "NEXTFLOW_VERSION": "25.10.4"}
         given = self.world.environment(self.folder) | BRIEF | image | {"BUCKET_INTERVAL": "0.1"}
         del given["DRIVER_SERVICE_ACCOUNT"]  # the chart's own
         file = self.folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values_for(given, scenario, PLAIN)))
+        file.write_text(yaml.safe_dump(values_for(given, scenario, PLAIN | changes)))
         await self.helm("upgrade", "--install", self.name, str(CHART), "--values", str(file))
 
     async def find(self, kind: str, name: str = "") -> Body | None:
@@ -164,3 +164,20 @@ async def test_installed_service_brings_a_job_to_its_end(installation: Installat
         assert shown["state"] == "Failed"
         assert on.told() == ["failed"]
         assert (await on.left(), list(on.world.storage.buckets)) == ([], [])
+
+
+@pytest.mark.needs("job-controller", "gc", "policies")
+async def test_a_job_comes_to_its_end_under_the_admission_policy(installation: Installation):
+    cluster = installation.cluster
+    policy = {"enabled": True, "allowed": [await cluster.whoami()]}
+    await installation.install("default", admissionPolicy=policy)
+    async with installation.running() as on:
+        assert (await on.launch()).status_code == 201
+        selector = f"batch.kubernetes.io/job-name={on.base}"
+        await cluster.until_any(cluster.core("pods"), bool, labelSelector=selector)
+        assert (await on.client.delete(f"/jobs/{on.job_id}")).status_code == 202
+
+        shown = await on.until_finished()
+
+    assert shown["state"] == "Failed"
+    assert (await on.left(), list(on.world.storage.buckets)) == ([], [])

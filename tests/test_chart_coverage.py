@@ -50,6 +50,8 @@ SPECIAL: dict[str, Any] = {
     "extraEnv": [{"name": "OTHER", "value": "x"}],
     "extraVolumes": [{"name": "other", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "other", "mountPath": "/other"}],
+    "admissionPolicy.allowed": ["other"],
+    "admissionPolicy.actions": ["Audit"],
 }
 # What must be set for the value to matter.
 CONTEXT: dict[str, dict[str, Any]] = {
@@ -74,6 +76,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "serviceAccount.create": {"serviceAccount": {"name": "a"}},
     "driver.serviceAccount.create": {"driver": {"serviceAccount": {"name": "b"}}},
     "extraVolumeMounts": {"extraVolumes": [{"name": "other", "emptyDir": {}}]},
+    "admissionPolicy": {"admissionPolicy": {"enabled": True}},
     "existingSecret": {"secrets": {"towerToken": ""}},
 }
 

@@ -82,6 +82,12 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("config.renewDeadline", 20, "config.leaseDuration > config.renewDeadline"),
     ("config.fusion", True, "config.fusion: needs config.wave"),
     ("drainSeconds", 60, "terminationGracePeriodSeconds"),
+    ("config.stopGrace", 565, "terminationGracePeriodSeconds: must be more than config.stopGrace"),
+    ("terminationGracePeriodSeconds", 595, "more than config.stopGrace + drainSeconds + 30"),
+    ("admissionPolicy", {"enabled": True, "actions": ["Deny", "Warn"]}, "exclude each other"),
+    ("admissionPolicy.actions", ["Refuse"], "/admissionPolicy/actions/0"),
+    ("admissionPolicy.actions", [], "/admissionPolicy/actions"),
+    ("admissionPolicy.allowed", ["a b"], "/admissionPolicy/allowed/0"),
     ("ingress", {"enabled": True, "host": "a.example.org"}, "needs config.apiAuth token"),
     ("ingress.enabled", True, "ingress.host: must be set"),
     ("service.type", "LoadBalancer", "service.type: an API that is reachable from outside"),
@@ -216,7 +222,7 @@ def test_name_of_the_installation_is_the_lease_and_the_label_of_its_pods() -> No
 
     assert (seen.namespace, seen.instance) == ("elsewhere", "second")
     driver = only(items, "NetworkPolicy", "second-driver")["spec"]["podSelector"]["matchLabels"]
-    assert driver["app.kubernetes.io/instance"] == seen.instance
+    assert driver["hattivatti.geneticscores.org/instance"] == seen.instance
 
 
 def test_version_of_the_chart_is_that_of_the_project() -> None:

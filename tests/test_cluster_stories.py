@@ -41,6 +41,7 @@ async def test_a_job_succeeds_and_nothing_but_results_and_record_is_left(
         assert list(on.world.storage.buckets) == [f"{cluster.namespace}-{on.base}-results"]
         record = await cluster.get(cluster.core("configmaps", f"{on.base}-record"))
         assert record.body["metadata"]["labels"][STATE] == "Succeeded"
+        await on.until_told("Accepted", "BucketMade", "Released", "Succeeded", "BucketRemoved")
 
 
 async def test_a_failed_transfer_is_told_with_its_exit_code(cluster: Cluster, tmp_path: Path):
@@ -53,6 +54,7 @@ async def test_a_failed_transfer_is_told_with_its_exit_code(cluster: Cluster, tm
         assert shown["verdict"]["reason"] == "TransferFailed"
         assert "could not download" in shown["verdict"]["evidence"][0]["said"]
         assert on.told() == ["failed"]
+        assert "TransferFailed" in (await on.until_told("Failed"))["Failed"]
         assert on.world.backend.received[-1].body["trace_exit"] == 1
         assert (await on.left(), list(on.world.storage.buckets)) == ([], [])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from patience import PATIENCE
 
 from pyvatti.labels import FINALIZER, MANAGED_BY, VERDICT
 from pyvatti.sandbox.kube import KubeStandIn
@@ -35,7 +36,7 @@ async def run_release(kube: KubeStandIn, folder: Path) -> subprocess.CompletedPr
     command = [sys.executable, "-m", "pyvatti", "jobs", "release", BASE.upper()]
     command += ["--namespace", NAMESPACE, "--kubeconfig", str(config)]
     return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -89,7 +90,7 @@ async def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path):
         command += ["--namespace", NAMESPACE, "--kubeconfig", str(tmp_path / "kubeconfig")]
 
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
+            subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
         assert kube.url

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import PATIENCE
 
 from pyvatti import __version__
 from pyvatti.demo import HURRY, JOB_ID, REQUEST
@@ -48,7 +49,9 @@ def last_stage(file: Path) -> list[str]:
 def test_linter_finds_nothing(file: Path) -> None:
     program = Path(sys.executable).with_name("hadolint")
 
-    done = subprocess.run([program, file], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [program, file], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
 
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
@@ -109,7 +112,7 @@ def test_build_context_holds_only_what_is_copied() -> None:
 
 def test_wheel_holds_every_template(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
 
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -139,7 +142,7 @@ class TestDriverWrapper:
             stdout=subprocess.PIPE,
             text=True,
         )
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
         return out.replace(f"{process.pid} ", "(same process) ")
 
@@ -246,7 +249,7 @@ def free_port() -> str:
 
 async def until_answer(client: httpx.AsyncClient, path: str, word: str) -> None:
     """Ask until the answer is 200 and holds the word."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(httpx.TransportError):
                 answer = await client.get(path)
@@ -276,7 +279,7 @@ async def test_built_image_serves_and_runs_a_job_in_the_sandbox_world(tmp_path: 
                 await until_answer(client, "/version", __version__)
         finally:
             process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 code = await process.wait()
 
     assert launched.status_code == 201
@@ -287,5 +290,5 @@ def test_shell_of_the_tool_is_sound() -> None:
     bash = shutil.which("bash")
     assert bash
 
-    assert subprocess.run([bash, "-n", TOOL], check=False, timeout=30).returncode == 0
+    assert subprocess.run([bash, "-n", TOOL], check=False, timeout=PATIENCE).returncode == 0
     assert image("unknown").returncode in (2, 3)

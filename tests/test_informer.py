@@ -1,9 +1,10 @@
 """Rows 1 to 7 of the informer's checklist: list, watch, resume, relist, silence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from informer_following import A1, A2, A3, B1, LIMITS, QUIET, following, lists
+from informer_following import A1, A2, A3, B1, IMPATIENT, LIMITS, QUIET, following, lists
 from kube_scripted import (
     Step,
     answer,
@@ -176,12 +177,12 @@ async def test_row_5_bookmark_moves_the_version_and_is_no_object(tmp_path: Path)
 
 
 async def test_row_5_bookmarks_keep_a_stream_without_events_alive(tmp_path: Path):
-    beats = [part for beat in range(8) for part in (bookmark(10 + beat), 0.1)]
-    watches = [stream(*beats), QUIET]
-    async with following(tmp_path, LIST=[lists(A1, version=5)], WATCH=watches) as it:
+    beats = [part for beat in range(20) for part in (bookmark(10 + beat), 0.1)]
+    limits, watches = replace(LIMITS, idle=1.5), [stream(*beats), QUIET]
+    async with following(tmp_path, limits=limits, LIST=[lists(A1, version=5)], WATCH=watches) as it:
         await eventually(lambda: len(it.watched_from()) == 2)
 
-        assert it.watched_from() == ["5", "17"]  # one stream of 0.8 s, and no list
+        assert it.watched_from() == ["5", "29"]  # one stream of 2 s, and no list
         assert len(it.server.seen("LIST")) == 1
 
 
@@ -190,28 +191,31 @@ async def test_row_5_bookmarks_keep_a_stream_without_events_alive(tmp_path: Path
 
 async def test_row_6_half_open_stream_is_dropped_within_the_idle_limit(tmp_path: Path):
     watches = [stream(event("MODIFIED", A2), then="hang"), stream(bookmark(3), then="hang")]
-    async with following(tmp_path, LIST=[lists(A1, version=1)], WATCH=watches) as it:
-        await eventually(lambda: len(it.watched_from()) == 2, LIMITS.idle + 1)
-        first, second = it.server.seen("WATCH")
+    async with following(
+        tmp_path, limits=IMPATIENT, LIST=[lists(A1, version=1)], WATCH=watches
+    ) as it:
+        await eventually(lambda: len(it.watched_from()) == 2)
+        first, second = it.server.seen("WATCH")[:2]
 
-        assert LIMITS.idle <= second.at - first.at < LIMITS.idle + 0.5
-        assert it.watched_from() == ["1", "2"]  # it spoke before: resumed, not listed
+        assert IMPATIENT.idle <= second.at - first.at < 10 * IMPATIENT.idle
+        assert it.watched_from()[:2] == ["1", "2"]  # it spoke before: resumed, not listed
         assert len(it.server.seen("LIST")) == 1
 
 
 async def test_row_6_watch_from_the_future_is_silent_and_lists_anew(tmp_path: Path):
     both = [lists(A1, version=1000), lists(A2, version=2)]
-    async with following(tmp_path, LIST=both, WATCH=[QUIET]) as it:
-        await eventually(lambda: len(it.watched_from()) == 2, LIMITS.idle + 1)
+    async with following(tmp_path, limits=IMPATIENT, LIST=both, WATCH=[QUIET]) as it:
+        await eventually(lambda: len(it.watched_from()) >= 2)
 
-        assert it.watched_from() == ["1000", "2"]
+        assert it.watched_from()[:2] == ["1000", "2"]
         assert it.version("a") == "2"
 
 
 async def test_row_6_silence_cut_short_by_a_proxy_lists_anew_as_well(tmp_path: Path):
     both = [lists(A1, version=1000), lists(A2, version=2)]
-    async with following(tmp_path, LIST=both, WATCH=[stream(0.15)]) as it:
-        await eventually(lambda: it.version("a") == "2", LIMITS.idle + 1)
+    limits = replace(LIMITS, idle=1.4)
+    async with following(tmp_path, limits=limits, LIST=both, WATCH=[stream(0.5)]) as it:
+        await eventually(lambda: it.version("a") == "2")
 
         silent = it.watched_from().count("1000")
         assert 2 <= silent <= 3
@@ -219,8 +223,10 @@ async def test_row_6_silence_cut_short_by_a_proxy_lists_anew_as_well(tmp_path: P
 
 async def test_row_6_stream_without_an_answer_is_dropped(tmp_path: Path):
     watches = [hang(), stream(event("MODIFIED", A2), then="hang")]
-    async with following(tmp_path, LIST=[lists(A1, version=1)], WATCH=watches) as it:
-        await eventually(lambda: it.version("a") == "2", LIMITS.idle + 1)
+    async with following(
+        tmp_path, limits=IMPATIENT, LIST=[lists(A1, version=1)], WATCH=watches
+    ) as it:
+        await eventually(lambda: it.version("a") == "2")
 
 
 # Row 7
@@ -228,7 +234,7 @@ async def test_row_6_stream_without_an_answer_is_dropped(tmp_path: Path):
 
 async def test_row_7_end_of_a_stream_that_spoke_is_no_error(tmp_path: Path):
     watches = [stream(0.06, bookmark(number)) for number in range(6, 12)] + [QUIET]
-    slow = WatchLimits(idle=5, short=0.05, backoff=30)
+    slow = WatchLimits(short=0.05, backoff=30)
     with capture_logs() as logs:
         async with following(
             tmp_path, limits=slow, LIST=[lists(A1, version=5)], WATCH=watches
@@ -241,7 +247,7 @@ async def test_row_7_end_of_a_stream_that_spoke_is_no_error(tmp_path: Path):
 
 
 async def test_row_7_server_is_asked_to_end_streams_at_random_times(tmp_path: Path):
-    limits = WatchLimits(idle=5, short=0, stream=(200, 290))
+    limits = WatchLimits(short=0, stream=(200, 290))
     async with following(
         tmp_path, limits=limits, LIST=[lists(version=5)], WATCH=[stream(bookmark(6))]
     ) as it:

@@ -220,7 +220,7 @@ def test_last_words_of_a_container_lose_e_mail_addresses():
     end = read_pod(raw).init_end
 
     assert end is not None
-    assert end.message == "cannot read /(redacted)/Sample-Set: gone"
+    assert end.message == "cannot read (redacted) gone"
 
 
 def test_names_of_everything_a_job_makes():

@@ -71,6 +71,9 @@ def lease(name: str, **spec: Any) -> Body:
     }
 
 
+MOMENT = "2026-01-02T03:05:05.000006Z"
+
+
 def event(cluster: Cluster, name: str, **fields: Any) -> Body:
     return {
         "apiVersion": "events.k8s.io/v1",
@@ -1284,6 +1287,14 @@ async def test_event_without_a_required_field_is_invalid(cluster: Cluster, missi
         pytest.param({"reportingController": "a/b/c"}, id="controller with two slashes"),
         pytest.param({"deprecatedCount": 1}, id="deprecated field"),
         pytest.param({"type": "Strange"}, id="unknown type"),
+        pytest.param({"action": "ä" * 65}, id="action over 128 bytes"),
+        pytest.param({"reportingInstance": "x" * 129}, id="instance of 129 characters"),
+        pytest.param({"series": {"count": 1, "lastObservedTime": MOMENT}}, id="series of one"),
+        pytest.param({"series": {"count": 2}}, id="series without a time"),
+        pytest.param({"regarding": {"kind": "Job", "name": "a"}}, id="about no namespace"),
+        pytest.param({"metadata": {"generateName": "intp1."}}, id="prefix with a full stop"),
+        pytest.param({"metadata": {"generateName": "Intp1-"}}, id="prefix in upper case"),
+        pytest.param({"metadata": {"name": "intp1."}}, id="name with a full stop at its end"),
     ],
 )
 async def test_event_with_a_bad_field_is_invalid(cluster: Cluster, spoil: Body):
@@ -1292,10 +1303,45 @@ async def test_event_with_a_bad_field_is_invalid(cluster: Cluster, spoil: Body):
     assert answer.status == 422, answer.body
 
 
+async def test_event_of_the_core_group_may_have_any_name(cluster: Cluster):
+    core = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": "Intp1."},
+        "involvedObject": {"kind": "Job", "name": "a", "namespace": cluster.namespace},
+        "reason": "Tested",
+    }
+
+    made = await cluster.made(cluster.core("events"), core)
+
+    assert made["metadata"]["name"].startswith("Intp1.")
+
+
+async def test_event_may_be_about_another_namespace(cluster: Cluster):
+    about = {"kind": "Job", "name": "a", "namespace": "elsewhere"}
+
+    made = await cluster.made(events_path(cluster), event(cluster, unique(), regarding=about))
+
+    assert made["regarding"]["namespace"] == "elsewhere"
+
+
+@pytest.mark.parametrize("prefix", ["a.", "a..-", "A-", "-", "a_", "ä-"])
+async def test_a_bad_generate_name_is_invalid_whatever_follows(cluster: Cluster, prefix: str):
+    body = configmap("") | {"metadata": {"generateName": prefix}}
+
+    answer = await cluster.post(cluster.core("configmaps"), body)
+
+    assert answer.status == 422, answer.body
+    fields = {cause["field"] for cause in answer.body["details"]["causes"]}
+    # what precedes a last dash is judged in the name that was made of it
+    assert fields & {"metadata.generateName", "metadata.name"}
+    assert ("metadata.generateName" in fields) == (prefix in ("a.", "-", "a_"))
+
+
 async def test_event_may_repeat_but_its_note_never_changes(cluster: Cluster):
     made = await cluster.made(events_path(cluster), event(cluster, unique()))
     path = events_path(cluster, made["metadata"]["name"])
-    series = {"count": 2, "lastObservedTime": "2026-01-02T03:05:05.000006Z"}
+    series = {"count": 2, "lastObservedTime": MOMENT}
 
     repeated = await cluster.patch(path, {"series": series})
     changed = await cluster.patch(path, {"note": "another"})

@@ -36,6 +36,8 @@ from pyvatti.errors import (
 )
 from pyvatti.kube import CONFIGMAPS, JOBS, SECRETS, Limits
 
+HANG = hang()
+
 
 async def test_only_the_servers_own_404_means_absence(tmp_path: Path):
     steps = [
@@ -94,13 +96,13 @@ async def test_deleting_what_is_gone_is_done(tmp_path: Path):
         pytest.param(reset(), Unavailable, id="reset"),
         pytest.param(cut(b'{"kind": "Job"'), Unavailable, id="cut body"),
         pytest.param(text("{"), Unavailable, id="truncated JSON"),
-        pytest.param(hang(), Unavailable, id="hang"),
+        pytest.param(HANG, Unavailable, id="hang"),
     ],
 )
 async def test_each_refusal_of_a_write_has_its_error_and_is_sent_once(
     tmp_path: Path, step: Step, error: type[PyvattiError]
 ):
-    limits = Limits(total=0.3, backoff=0.01)
+    limits = Limits(total=0.3) if step is HANG else QUICK
     async with scripted(tmp_path, limits=limits, POST=[step], PATCH=[step], PUT=[step]) as (
         server,
         client,
@@ -163,7 +165,7 @@ async def test_retry_after_is_obeyed_by_reads(tmp_path: Path):
 
 async def test_retry_after_beyond_the_deadline_is_handed_to_the_caller(tmp_path: Path):
     steps = [failure(429, "TooManyRequests", headers={"Retry-After": "30"})]
-    async with scripted(tmp_path, GET=steps) as (server, client):
+    async with scripted(tmp_path, limits=Limits(total=20), GET=steps) as (server, client):
         with pytest.raises(Unavailable) as caught:
             await client.get(JOBS, "a")
 
@@ -177,9 +179,9 @@ async def test_retry_after_beyond_the_deadline_is_handed_to_the_caller(tmp_path:
         pytest.param(failure(429, "X", headers={"Retry-After": "7"}), 7, id="header"),
         pytest.param(failure(429, "X", retryAfterSeconds=3), 3, id="details of the Status"),
         pytest.param(
-            failure(503, "X", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
-            None,
-            id="a date is ignored",
+            failure(503, "X", headers={"Retry-After": "Wed, 21 Oct 9999 07:28:00 GMT"}),
+            300,
+            id="a date",
         ),
         pytest.param(failure(429, "X", headers={"Retry-After": "999999"}), 300, id="bounded"),
         pytest.param(failure(429, "X", headers={"Retry-After": "-5"}), None, id="negative"),
@@ -205,11 +207,11 @@ async def test_lost_answer_of_a_create_is_found_by_name(tmp_path: Path):
 
 async def test_hung_call_ends_at_its_limit(tmp_path: Path):
     loop = asyncio.get_running_loop()
-    async with scripted(tmp_path, limits=Limits(total=0.3), GET=[hang()]) as (_server, client):
+    async with scripted(tmp_path, limits=Limits(total=0.3), GET=[HANG]) as (_server, client):
         began = loop.time()
         with pytest.raises(Unavailable):
             await client.get(JOBS, "a")
-        assert loop.time() - began < 1
+        assert loop.time() - began < 3
 
 
 async def test_trickling_answer_ends_at_its_limit(tmp_path: Path):

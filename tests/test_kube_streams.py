@@ -42,7 +42,7 @@ async def test_cancelled_call_hangs_up(tmp_path: Path):
         async with running(client.get(JOBS, "a")):
             await eventually(lambda: server.open == 1)
 
-        await eventually(lambda: server.open == 0, 1)
+        await eventually(lambda: server.open == 0)
 
 
 async def test_full_pool_is_unavailable_instead_of_waiting_for_ever(tmp_path: Path):
@@ -59,7 +59,7 @@ async def test_full_pool_is_unavailable_instead_of_waiting_for_ever(tmp_path: Pa
 
 
 async def test_every_ended_answer_gives_its_connection_back(tmp_path: Path):
-    limits = Limits(pool=1, connect=0.2, total=1, attempts=1)
+    limits = Limits(pool=1, attempts=1)
     steps = {
         "GET": [HTML, missing(), cut(b"{"), text("{"), answer(job("a", 1))],
         "WATCH": [failure(410, "Expired"), stream(b"not json\n", then="hang")],

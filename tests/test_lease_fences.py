@@ -1,7 +1,6 @@
 """Leader election, rule by rule: fences, release, and work that ends by itself."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from kube_scripted import (
     missing,
     running,
 )
-from lease_world import DEADLINE, LeaseServer, World, held
+from lease_world import LASTING, LeaseServer, World, held
+from patience import stopwatch
 
 from pyvatti.errors import Conflict
 
@@ -41,11 +41,11 @@ async def test_lease_made_anew_by_another_is_not_overwritten(world: World):
 
 
 async def test_deleted_lease_is_made_again_and_leadership_goes_on(world: World):
-    async with world.replica("a") as a:
+    async with world.replica("a", **LASTING) as a:
         await eventually(lambda: a.elector.is_leader)
         world.lease.lease = None
         await eventually(lambda: world.lease.lease)
-        await asyncio.sleep(DEADLINE)
+        await asyncio.sleep(LASTING["renew_deadline"])
 
         assert a.elector.is_leader
         assert a.spans == []
@@ -72,17 +72,16 @@ async def test_lost_race_for_a_new_lease_is_no_leadership(world: World):
 
 async def test_stopped_leader_hands_over_without_a_wait(world: World):
     async with world.replica("b", runs=False) as b:
-        async with world.replica("a") as a:
+        async with world.replica("a", **LASTING) as a:
             await eventually(lambda: a.elector.is_leader)
             a.unwinding = 0.2
         assert world.lease.spec["holderIdentity"] == ""
         assert world.lease.spec["leaseDurationSeconds"] == 1
         assert world.acting == set()
 
-        async with running(b.elector.run(b.lead)):
-            began = time.monotonic()
+        async with stopwatch() as seconds, running(b.elector.run(b.lead)):
             await eventually(lambda: b.elector.is_leader)
-            assert time.monotonic() - began < 0.5
+            assert seconds() < 0.5
 
 
 async def test_release_is_repeated_after_a_conflict(world: World):
@@ -109,13 +108,13 @@ async def test_release_of_what_was_never_held_asks_nothing(world: World):
 
 
 async def test_release_does_not_hang_with_the_server(world: World):
-    began = time.monotonic()
-    async with world.replica("a") as a:
-        await eventually(lambda: a.elector.is_leader)
-        world.lease.faults["a"] = hang()
-        began = time.monotonic()
+    async with stopwatch() as seconds:
+        async with world.replica("a") as a:
+            await eventually(lambda: a.elector.is_leader)
+            world.lease.faults["a"] = hang()
+            began = seconds()
 
-    assert time.monotonic() - began < 1
+        assert seconds() - began < 1
 
 
 async def test_release_while_the_work_runs_is_not_done(world: World):

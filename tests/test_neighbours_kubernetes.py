@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from neighbour_lines import run
-from neighbour_stage import Neighbourhood, is_ready, neighbourhood, service_in, town
+from neighbour_stage import HASTY, Neighbourhood, is_ready, neighbourhood, service_in, town
 from neighbours import (
     Cell,
     Fault,
@@ -23,7 +23,7 @@ from neighbours import (
     outlive_all,
     tell,
 )
-from stage import JOB
+from stage import JOB, SHORT_LEASE
 
 from pyvatti.kube.store import Store
 from pyvatti.sandbox.driver_plans import Outcome, Plan
@@ -228,9 +228,11 @@ CELLS = common(KUBE, **LASTING) | {
         fault=answers(KUBE, "after"), moments=("accepting", "preparing", "cleaning"), lasts=0.1
     ),
     "duplicate watch events": Cell(fault=OLD_FIRST_AGAIN, moments=("created",), hits=3, plan=LONG),
-    "reordered watch events": Cell(fault=BACKWARDS, moments=("created",), hits=3, plan=LONG),
-    "a watch that goes silent": Cell(fault=is_silent, moments=("created",), hits=2),
-    "a stale list": Cell(fault=lists_the_past, hits=4, plan=LONG),
+    "reordered watch events": Cell(
+        fault=BACKWARDS, moments=("created",), hits=3, plan=LONG, limits=HASTY
+    ),
+    "a watch that goes silent": Cell(fault=is_silent, moments=("created",), hits=2, limits=HASTY),
+    "a stale list": Cell(fault=lists_the_past, hits=4, plan=LONG, limits=HASTY),
     "watch events that do not parse": Cell(
         fault=garbles, moments=("created", "running"), plan=LONG
     ),
@@ -240,7 +242,9 @@ CELLS = common(KUBE, **LASTING) | {
         fault=our_clock_leaps(HOUR), **(UNCONFIRMED | {"moments": ("created",)})
     ),
     "our clock leaps 1 h back": Cell(fault=our_clock_leaps(-HOUR), **UNCONFIRMED),
-    "away for 10 minutes": Cell(fault=line_is(KUBE, "refuse"), lasts=4.0, hits=0),
+    "away for 10 minutes": Cell(
+        fault=line_is(KUBE, "refuse"), lasts=4.0, hits=0, changes=SHORT_LEASE
+    ),
     "a token that rotates": Cell(fault=rotates_its_token, hits=3),
 }
 
@@ -285,7 +289,7 @@ def test_memory_stays_bounded_while_the_kubernetes_api_is_away():
 
 async def _stays_small() -> None:
     ids = [f"INTP{number:011}" for number in range(1, 11)]
-    async with neighbourhood(LONG) as on:
+    async with neighbourhood(LONG, limits=HASTY, **SHORT_LEASE) as on:
         for job_id in ids:
             await on.launch(job_id)
         for job_id in ids:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from neighbour_lines import run
-from neighbour_stage import BYSTANDER, Neighbourhood, neighbourhood
+from neighbour_stage import BYSTANDER, HASTY, Neighbourhood, neighbourhood
 from neighbours import (
     Cell,
     Fault,
@@ -72,7 +72,7 @@ def its_clock_is(seconds: float) -> Fault:
 
 CELLS = common(SEQERA, method="GET", path=LIST, **LASTING) | {
     # on its line the driver would hang as well
-    "hang": Cell(fault=answers(SEQERA, "hang", path=LIST), **LASTING),
+    "hang": Cell(fault=answers(SEQERA, "hang", path=LIST), limits=HASTY, **LASTING),
     "very slow answers": Cell(fault=answers(SEQERA, "slow", path=LIST, seconds=0.4), **LASTING),
     "duplicate and reordered rows": Cell(fault=at_once(is_disorderly), moments=("before",)),
     "a stale list": Cell(fault=lists_nothing_new, **LASTING),
@@ -104,7 +104,7 @@ def test_jobs_come_to_their_end_while_seqera_hangs():
 
 async def _end_without_seqera() -> None:
     """A driver that ends is judged by the cluster once the grace is over."""
-    async with neighbourhood() as on:
+    async with neighbourhood(limits=HASTY) as on:
         on.world.seqera.faults.add("GET", LIST, "hang")
         await on.launch()
         await on.launch(BYSTANDER)

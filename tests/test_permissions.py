@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chart_tools import granted, rendered_rules
-from stage import FAST, JOB, Stage
+from stage import FAST, JOB, Stage, staged
 
-from pyvatti.demo import run_stack
 from pyvatti.lifecycle.permissions import NEEDED
 from pyvatti.sandbox.driver_plans import PLANS
 from pyvatti.sandbox.kube import KubeStandIn
@@ -34,8 +33,8 @@ async def guarded_stage(
     world.kube.store.create(
         ROLEBINDINGS, NAMESPACE, {**meta, "roleRef": role, "subjects": [account]}
     )
-    async with run_stack(FAST | changes, world) as running:
-        yield Stage(running)
+    async with staged(FAST | changes, world) as on:
+        yield on
 
 
 async def the_stories(rules: Rules) -> tuple[set[tuple[str, str]], list[int]]:

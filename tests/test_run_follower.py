@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from neighbour_settings import settings_for
+from patience import PATIENCE
 
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.models import RunStatus
@@ -48,6 +49,7 @@ async def following(count: int) -> AsyncIterator[Following]:
             interval=3600,
             clock=lambda: datetime.now(UTC),
             wanted=lambda: names,
+            clean=lambda _name, text: text,
             changed=changed.append,
         )
         async with asyncio.TaskGroup() as group:
@@ -150,7 +152,7 @@ async def test_a_run_whose_name_only_begins_alike_is_not_found():
 
 async def test_a_wrong_token_is_noticed_before_the_first_job():
     async with following(0) as it:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not it.stand_in.requests:
                 await asyncio.sleep(0.01)
 

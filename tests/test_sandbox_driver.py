@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from workload_bench import NAMESPACE, bench, state
 
 from pyvatti.sandbox.driver import PLANS, DriverRuntime, Outcome, Plan, by_job, everyone, faults_of
@@ -71,7 +72,7 @@ class Rig:
         )
 
     async def run(self, container: ContainerSpec, plan: Plan | None = None) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await self.runtime(plan).run(container, POD, self.lines.append, self.stop)
 
     def objects(self, bucket: str) -> list[str]:
@@ -520,6 +521,6 @@ def driver_job(init: ContainerSpec, main: ContainerSpec) -> dict[str, Any]:
 
 
 async def wait_for(holds: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not holds():
             await asyncio.sleep(0.01)

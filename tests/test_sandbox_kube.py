@@ -15,6 +15,7 @@ import orjson
 import pytest
 import yaml
 from kube_access import read_kubeconfig
+from patience import PATIENCE
 
 from pyvatti.sandbox.faults import FaultRules
 from pyvatti.sandbox.kube import KubeStandIn
@@ -37,7 +38,7 @@ def configmap(name: str, **metadata: Any) -> dict[str, Any]:
 async def client(kube: KubeStandIn, token: str = "") -> AsyncIterator[aiohttp.ClientSession]:
     headers = {"Authorization": f"Bearer {token or kube.token}", "User-Agent": "tester/1.0 (x)"}
     connector = aiohttp.TCPConnector(ssl=kube.ssl_context())
-    timeout = aiohttp.ClientTimeout(total=20)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
     async with aiohttp.ClientSession(
         kube.url, headers=headers, connector=connector, timeout=timeout
     ) as session:
@@ -412,7 +413,7 @@ async def test_followed_log_ends_with_its_container_and_forgets_old_lines():
     async def read() -> int:
         return sum([len(chunk) async for chunk in logs.stream("uid", "main", follow=True)])
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         task = group.create_task(read())
         await asyncio.sleep(0)
         logs.append("uid", "main", line)

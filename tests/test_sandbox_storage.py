@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from storage_wire import Wire, reasons, wired
 
 from pyvatti.sandbox.storage import StorageStandIn
@@ -99,6 +100,18 @@ async def test_missing_and_foreign_buckets_differ(wire: Wire):
     assert reasons(missing) == (404, "notFound")
     assert reasons(await wire.get("/storage/v1/b/their-bucket")) == (403, "forbidden")
     assert reasons(await wire.delete("/storage/v1/b/their-bucket")) == (403, "forbidden")
+
+
+async def test_bucket_of_another_project_may_grant_something_and_is_never_listed(wire: Wire):
+    wire.service.add_bucket("their-bucket", project="other", grants=["storage.buckets.get"])
+
+    public = await wire.get("/storage/v1/b/their-bucket")
+    objects = await wire.get("/storage/v1/b/their-bucket/o")
+    listed = await wire.get("/storage/v1/b?project=intervene")
+
+    assert public.status_code == 200
+    assert reasons(objects) == (403, "forbidden")
+    assert "items" not in listed.json()
 
 
 async def test_permission_can_be_taken_away(wire: Wire):
@@ -242,7 +255,7 @@ async def test_bucket_calls_above_the_rate_are_refused_and_others_are_not():
 async def test_rate_comes_back_with_time():
     async with wired(rate_limit=True, bucket_seconds=0.3) as wire:
         statuses = [(await wire.create(f"bucket-{number}")).status_code for number in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await wire.create("one-more")).status_code == 429:
                 await asyncio.sleep(0.05)
 

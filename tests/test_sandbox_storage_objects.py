@@ -83,6 +83,55 @@ async def test_held_and_retained_objects_are_not_deleted(wire: Wire):
     assert later.status_code == 204
 
 
+async def test_object_retention_and_default_holds_keep_objects(wire: Wire):
+    await wire.create_bare("a-bucket", defaultEventBasedHold=True)
+    until = (wire.service.now() + timedelta(hours=1)).isoformat()
+    wire.service.put_object("a-bucket", "held", b"1")
+    wire.service.put_object(
+        "a-bucket", "kept", b"1", eventBasedHold=False, retention={"retainUntilTime": until}
+    )
+
+    held = await wire.delete(wire.path("a-bucket", "held"))
+    kept = await wire.delete(wire.path("a-bucket", "kept"))
+    wire.service.advance(timedelta(hours=1))
+    later = await wire.delete(wire.path("a-bucket", "kept"))
+
+    assert reasons(held) == (403, "forbidden")
+    assert "under active Event-Based hold" in held.text
+    assert reasons(kept) == (403, "retentionPolicyNotMet")
+    assert later.status_code == 204
+
+
+async def test_locked_retention_policy_grows_only(wire: Wire):
+    policy = {"retentionPeriod": "60", "isLocked": True}
+    await wire.create_bare("a-bucket", retentionPolicy=policy)
+    path = "/storage/v1/b/a-bucket"
+
+    ended = await wire.patch(path, json={"retentionPolicy": None})
+    shorter = await wire.patch(path, json={"retentionPolicy": {"retentionPeriod": "59"}})
+    longer = await wire.patch(path, json={"retentionPolicy": {"retentionPeriod": "61"}})
+
+    assert reasons(ended) == reasons(shorter) == (403, "forbidden")
+    assert longer.status_code == 200
+
+
+async def test_what_is_kept_is_listed_only_while_soft_delete_is_on(wire: Wire):
+    await wire.create("a-bucket")
+    await wire.upload("a-bucket", "x", b"1")
+    await wire.delete(wire.path("a-bucket", "x"))
+
+    path = "/storage/v1/b/a-bucket"
+    kept = (await wire.get(f"{path}/o?softDeleted=True")).json()["items"]
+    off = {"softDeletePolicy": {"retentionDurationSeconds": "0"}}
+    patched = (await wire.patch(path, json=off)).json()
+    refused = await wire.get(f"{path}/o?softDeleted=True")
+
+    assert [item["name"] for item in kept] == ["x"]
+    assert kept[0]["hardDeleteTime"] > patched["updated"] >= patched["timeCreated"]
+    assert reasons(refused) == (400, "invalid")
+    assert len(wire.service.recoverable()) == 1
+
+
 async def test_lifecycle_removes_aged_objects_and_uploads_but_no_bucket(wire: Wire):
     rules = [
         {"action": {"type": "Delete"}, "condition": {"age": 3, "matchesSuffix": [".vcf"]}},

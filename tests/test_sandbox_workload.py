@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from workload_bench import (
     FINALIZER,
     NAMESPACE,
@@ -860,8 +861,7 @@ async def test_running_pods_cause_no_write_while_nothing_happens():
             lambda: (
                 sum(state(pod) == "running" for pod in world.pods()) == 200
                 and all(body["status"].get("ready") == 1 for body in world.store.list(JOBS))
-            ),
-            30,
+            )
         )
         before = world.store.resource_version
 
@@ -904,7 +904,7 @@ async def test_shell_runs_small_scripts(script: str, code: int, printed: list[st
     container = ContainerSpec(name="c", image="busybox", command=["sh", "-c", script])
     lines: list[str] = []
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         ended = await ShellRuntime(speed=100).run(container, {}, lines.append, asyncio.Event())
 
     assert (ended, lines) == (code, printed)
@@ -923,5 +923,5 @@ async def test_shell_takes_term_as_process_1_does(script: str, code: int):
     stop = asyncio.Event()
     stop.set()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await ShellRuntime(speed=100).run(container, {}, print, stop) == code

@@ -14,6 +14,7 @@ import pytest
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
+from patience import PATIENCE
 from storage_builders import OWNER, UID, WORK, create_work, joined, open_door, refusal, until
 
 from pyvatti.errors import (
@@ -30,7 +31,9 @@ from pyvatti.sandbox.faults import Kind
 from pyvatti.storage import Patience
 from pyvatti.storage.calls import mapped
 
+# A good answer may be late for it too: insist
 QUICK = Patience(read=0.5, call=1, pauses=(0.01, 0.01), settle=0)
+SOON = Patience(pauses=(0.01, 0.01), settle=0)
 T = TypeVar("T")
 BUCKET = rf"/storage/v1/b/{WORK}\?"
 FAULTS = [
@@ -51,9 +54,14 @@ FAULTS = [
 ]
 
 
+def _patience(kind: Kind) -> Patience:
+    """Wait as in operation for a server that answers."""
+    return QUICK if kind == "hang" else SOON
+
+
 async def insist(call: Callable[[], Awaitable[T]]) -> T:
     """Call until it works: on a busy machine a good answer may be late too."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(Unavailable):
                 return await call()
@@ -63,7 +71,7 @@ async def insist(call: Callable[[], Awaitable[T]]) -> T:
 async def test_failed_create_is_made_good_by_the_next(
     kind: Kind, details: dict[str, Any], expected: type[TransientError]
 ):
-    async with joined(patience=QUICK) as (door, service):
+    async with joined(patience=_patience(kind)) as (door, service):
         service.faults.add("POST", r"/storage/v1/b\?", kind, count=1, **details)
 
         with pytest.raises(expected) as caught:
@@ -87,7 +95,7 @@ async def test_failed_create_is_made_good_by_the_next(
 async def test_failing_deletion_is_an_error_until_it_is_done(
     method: str, path: str, kind: Kind, details: dict[str, Any], expected: type[TransientError]
 ):
-    async with joined(patience=QUICK) as (door, service):
+    async with joined(patience=_patience(kind)) as (door, service):
         await insist(partial(create_work, door))
         for number in range(150):
             service.put_object(WORK, f"data/{number}", b"acgt")
@@ -137,13 +145,22 @@ async def test_lost_answer_of_the_bucket_delete_is_looked_up():
         assert service.leftovers() == []
 
 
-@pytest.mark.parametrize("fault", [{}, {"after": True}], ids=["before", "after the change"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"status": 503}, id="503 before the change"),
+        pytest.param({"status": 503, "after": True}, id="503 after the change"),
+        pytest.param({"status": 429}, id="429"),
+        pytest.param({"status": 404}, id="a 404 that does not say notFound"),
+        pytest.param({"status": 200}, id="a 200 that is no deletion"),
+    ],
+)
 async def test_failing_part_of_a_batch_is_tried_again(fault: dict[str, Any]):
     async with joined() as (door, service):
         await create_work(door)
         for number in range(150):
             service.put_object(WORK, f"data/{number}", b"acgt")
-        service.fail_parts(503, name="7", count=20, **fault)
+        service.fail_parts(**fault, name="7", count=20)
 
         removal = await door.delete_bucket(WORK, owner=OWNER)
 
@@ -172,7 +189,7 @@ async def test_parts_that_keep_failing_end_in_an_error_and_are_done_later():
     ("header", "seconds"),
     [
         pytest.param("7", 7, id="seconds"),
-        pytest.param("in an hour", 3600, id="a date"),
+        pytest.param("in an hour", 300, id="a date, within the bound"),
         pytest.param("soon", None, id="nonsense"),
     ],
 )
@@ -192,7 +209,7 @@ async def test_wait_asked_for_by_the_server_is_passed_on(header: str, seconds: f
         with pytest.raises(Unavailable) as caught:
             await create_work(door)
 
-        assert caught.value.retry_after == pytest.approx(seconds, abs=100)
+        assert caught.value.retry_after == seconds
         assert service.counters["buckets.insert"] == 0
         assert len(service.requests) == 1
 
@@ -202,13 +219,15 @@ async def test_refused_connection_is_unavailable():
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         async with open_door(url) as door:
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable, match=r"Connection refused$") as caught:
                 await create_work(door)
+
+        assert "/storage/" not in str(caught.value)
 
 
 async def test_answer_that_comes_byte_by_byte_is_given_up():
     async with joined(patience=Patience(read=5, call=0.5)) as (door, service):
-        service.drip = 0.002
+        service.drip = 0.02
 
         begun = time.monotonic()
         with pytest.raises(Unavailable, match="in time"):
@@ -217,7 +236,7 @@ async def test_answer_that_comes_byte_by_byte_is_given_up():
         service.drip = 0.0
         await insist(partial(create_work, door))
 
-        assert took < 2
+        assert took < 5
         assert service.buckets[WORK].labels["job-uid"] == UID
 
 
@@ -257,11 +276,11 @@ async def test_event_loop_goes_on_while_the_server_is_silent():
                 await create_work(door)
             ticker.cancel()
 
-        assert ticks > 20
+        assert ticks > 5
 
 
 async def test_cancelled_call_returns_at_once():
-    async with joined(patience=Patience(read=2)) as (door, service):
+    async with joined(patience=Patience(read=30)) as (door, service):
         rule = service.faults.add("POST", r"/storage/v1/b\?", "hang")
 
         async with asyncio.TaskGroup() as group:
@@ -272,7 +291,7 @@ async def test_cancelled_call_returns_at_once():
         took = time.monotonic() - begun
 
         assert creation.cancelled()
-        assert took < 1
+        assert took < 10
 
 
 async def test_calls_that_pile_up_are_refused_and_recover_by_themselves():
@@ -290,7 +309,7 @@ async def test_calls_that_pile_up_are_refused_and_recover_by_themselves():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt()) for _ in range(45)]
         service.faults.clear()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await attempt() != "made":
                 await asyncio.sleep(0.05)
 

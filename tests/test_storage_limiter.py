@@ -7,6 +7,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+from patience import PATIENCE
 from storage_builders import OWNER, open_door
 
 from pyvatti.errors import Unavailable
@@ -111,7 +112,7 @@ async def test_many_jobs_pass_a_service_that_limits_the_rate():
             await door.empty_bucket(name, owner=OWNER)
             await turns.make(name, partial(door.delete_bucket, name, owner=OWNER))
 
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
             for number in range(8):
                 group.create_task(live(f"intervene-dev-{number}-work"))
 

@@ -1,13 +1,18 @@
 """Whole stories: the running service on the sandbox, seen through its API and the world."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kubectl_calls import Kubectl, lines
+from patience import PATIENCE, stopwatch
 from stage import JOB, Stage, launch_body, payload, stage
 
 from pyvatti.sandbox.kube.jobcontroller import KueueStandIn
 from pyvatti.sandbox.kube.resources import EVENTS, JOBS, PODS, RESOURCEQUOTAS
+from pyvatti.sandbox.storage import error_form
 
 BASE = JOB.lower()
 RESULTS = f"intervene-dev-{BASE}-results"
@@ -182,15 +187,13 @@ async def test_fault_05_a_bad_body_names_the_field_and_nothing_is_made():
 
 async def test_fault_09_a_launch_is_answered_while_storage_hangs():
     async with stage() as on:
-        on.world.storage.faults.add("*", ".*", "hang", seconds=5)
+        rule = on.world.storage.faults.add("*", ".*", "hang")
         await on.launch()
-        loop = asyncio.get_running_loop()
-        await on.until(lambda: bool(on.world.storage.requests), "storage is being called")
+        await on.until(lambda: rule.hits > 0, "storage is being called")
 
-        began = loop.time()
-        await on.launch(OTHER)
-
-        assert loop.time() - began < 1
+        async with stopwatch() as seconds:
+            await on.launch(OTHER)
+            assert seconds() < 1
         waiting = (await on.show())["waiting"]
         assert waiting["on"] == "buckets"
 
@@ -260,9 +263,8 @@ async def test_fault_11_a_bucket_name_taken_by_somebody_else_fails_the_job_and_s
 
 async def test_fault_11_a_bucket_that_is_refused_fails_the_job_once_and_leaves_nothing():
     async with stage() as on:
-        on.world.storage.faults.add(
-            "POST", r"/b\?", "status", status=400, body='{"error": {"code": 400, "message": "no"}}'
-        )
+        body = json.dumps(error_form(400, "invalid", "no"))
+        on.world.storage.faults.add("POST", r"/b\?", "status", status=400, body=body)
         await on.launch()
         shown = await on.until_finished()
 
@@ -487,16 +489,20 @@ async def test_fault_45_no_secret_is_in_any_object_but_secrets():
         assert [value for value in values if any(value in text for text in seen)] == []
 
 
-async def test_describe_tells_the_story_by_events_on_the_job():
+async def test_describe_tells_the_story_by_events_on_the_job(tmp_path: Path):
     async with stage() as on:
         await on.launch()
         await on.until_finished()
-        reasons = ["Accepted", "BucketMade", "Released", "Succeeded", "Stopping", "BucketRemoved"]
+        reasons = {"Accepted", "BucketMade", "Released", "Succeeded", "Stopping", "BucketRemoved"}
 
-        def told() -> set[str]:
-            return {item["reason"] for item in on.world.kube.store.list(EVENTS)}
+        await on.until(lambda: reasons <= set(on.events()), f"{reasons} are told")
+        shown = await Kubectl(on.world, tmp_path).ok(
+            *("events", "--namespace", on.world.namespace, "--for", f"job/{BASE}")
+        )
 
-        await on.until(lambda: set(reasons) <= told(), f"{reasons} are told")
+        rows = lines(shown)[1:]
+        assert reasons <= {row[2] for row in rows}
+        assert {row[3] for row in rows} == {f"Job/{BASE}"}
 
 
 async def test_the_deletion_report_says_what_was_removed_when_and_how_it_was_proven():
@@ -533,7 +539,7 @@ async def test_a_job_in_its_clean_up_shows_what_is_removed_already():
         async def removed() -> list[str]:
             return [item["resource"] for item in (await on.show())["removed"]]
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while f"pods/{BASE}" not in await removed():
                 await asyncio.sleep(0.01)
 

@@ -11,11 +11,9 @@ from typing import Any, cast
 
 from api_calls import PATIENCE
 from builders import INSTALLATION, NAMES, UID
-from httpx import AsyncClient
-from stage import FAST, JOB, Stage, launch_body, stage
+from stage import FAST, JOB, Stage, launch_body, service_on, stage
 
 from pyvatti import labels
-from pyvatti.demo import Running, serve_in_loop
 from pyvatti.kube import Home
 from pyvatti.lifecycle.cache import Cache
 from pyvatti.models import Manifest
@@ -75,14 +73,12 @@ async def test_another_installation_in_the_namespace_keeps_its_jobs_to_itself(tm
             for environment in [world.environment(tmp_path) | {"INSTANCE": instance}]
         ]
         async with (
-            serve_in_loop(both[0]) as url,
-            serve_in_loop(both[1]) as other_url,
-            AsyncClient(base_url=url) as client,
-            AsyncClient(base_url=other_url) as other,
+            service_on(world, both[0]) as on,
+            service_on(world, both[1]) as beside,
         ):
-            on = Stage(Running(world, url, client))
-            for each in (on, Stage(Running(world, other_url, other))):
+            for each in (on, beside):
                 await each.until_ready()
+            other = beside.client
             await on.launch()
             await on.until_state("Deployed")
             live = [

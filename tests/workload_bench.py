@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from patience import PATIENCE
+
 from pyvatti.sandbox.kube.collector import Collector
 from pyvatti.sandbox.kube.jobcontroller import JobController
 from pyvatti.sandbox.kube.kubelet import Kubelet, ShellRuntime
@@ -105,9 +107,9 @@ class Bench:
         self.changes.append((now, change, resource, clone(new)))
         self._changed.set()
 
-    async def until(self, holds: Callable[[], Any], seconds: float = 10) -> Any:
+    async def until(self, holds: Callable[[], Any]) -> Any:
         """Wait until a condition on the store holds; gives its value."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE):
             while not (value := holds()):
                 self._changed.clear()
                 await self._changed.wait()

@@ -23,8 +23,15 @@
     {{- $problems = append $problems "config.fusion: needs config.wave" -}}
   {{- end -}}
 {{- end -}}
-{{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.drainSeconds) -}}
-  {{- $problems = append $problems "terminationGracePeriodSeconds: must be more than drainSeconds" -}}
+{{- /* The grace runs from the first second of the drain; 30 s are for the Lease and the last log lines. */}}
+{{- if le (float64 .Values.terminationGracePeriodSeconds) (addf .Values.config.stopGrace .Values.drainSeconds 30) -}}
+  {{- $problems = append $problems "terminationGracePeriodSeconds: must be more than config.stopGrace + drainSeconds + 30, or the pod is killed at its work" -}}
+{{- end -}}
+{{- if and .Values.admissionPolicy.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) -}}
+  {{- $problems = append $problems (printf "admissionPolicy.enabled: needs Kubernetes 1.30 or newer, which serves ValidatingAdmissionPolicy as v1; this one is %s" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if and (has "Deny" .Values.admissionPolicy.actions) (has "Warn" .Values.admissionPolicy.actions) -}}
+  {{- $problems = append $problems "admissionPolicy.actions: Deny and Warn exclude each other" -}}
 {{- end -}}
 {{- if and .Values.templates.files .Values.templates.existingConfigMap -}}
   {{- $problems = append $problems "templates: set files or existingConfigMap, not both" -}}

@@ -43,6 +43,11 @@ labels:
 {{- .Values.config.instance | default (include "hattivatti.fullname" .) -}}
 {{- end -}}
 
+{{/* Name of the cluster-wide objects. Neither part holds a full stop, so no two releases share it. */}}
+{{- define "hattivatti.policyName" -}}
+pyvatti.{{ .Release.Namespace }}.{{ include "hattivatti.fullname" . }}
+{{- end -}}
+
 {{- define "hattivatti.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}

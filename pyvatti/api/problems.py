@@ -4,6 +4,7 @@ The only place that turns our errors into status codes.
 """
 
 import math
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5  # seconds
 METHODS = ("DELETE", "GET", "POST")
+INDEX = re.compile(r"[0-9]{1,9}")  # a caller's own key may be made of any digits
 
 STATUS_OF: tuple[tuple[type[PyvattiError], int], ...] = (
     (InvalidRequest, 422),
@@ -123,7 +125,7 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _field(field: str, rule: str) -> dict[str, Any]:
-    path = [int(part) if part.isdigit() else part for part in field.split(".") if part]
+    path = [int(part) if INDEX.fullmatch(part) else part for part in field.split(".") if part]
     return {"loc": ["body", *path], "msg": rule, "type": "value_error"}
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -11,15 +13,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from pyvatti import foreign
 from pyvatti.api.access import read_body, require_json
 from pyvatti.api.problems import answers, status_of
 from pyvatti.api.service import Service
 from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError, Rejected, Unavailable
 from pyvatti.jobs import id_names
 from pyvatti.launch import LaunchRequest, parse_launch
+from pyvatti.launch.personal import redactor_of
 from pyvatti.lifecycle.reading import DeletionReport, JobLine, JobView
 from pyvatti.lifecycle.redelivery import redeliver
-from pyvatti.models import Manifest, Notice, State
+from pyvatti.models import Job, Manifest, Notice, State
+from pyvatti.redaction import Stream
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -75,6 +80,17 @@ def _service(request: Request) -> Service:
     return service
 
 
+@contextlib.asynccontextmanager
+async def _about(request: Request, job_id: str) -> AsyncIterator[Job | None]:
+    """Keep what must not be told of a job out of all foreign text met inside; give the live job."""
+    doors = _service(request).doors
+    job = doors.cache.job(id_names(job_id, doors.settings.namespace).base)
+    if job is not None:
+        await doors.cache.know(job)
+    with foreign.about(lambda: doors.cache.personal.of(job.uid) if job is not None else None):
+        yield job
+
+
 def _document_launch() -> dict[str, Any]:
     schema = LaunchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
@@ -103,7 +119,9 @@ async def launch(
     try:
         parsed = await _read_launch(request)
         async with asyncio.timeout(ANSWER_SECONDS):
-            job_id = await _service(request).intake.accept(parsed)
+            # built where an error needs it: hardly ever
+            with foreign.about(functools.cache(partial(redactor_of, parsed))):
+                job_id = await _service(request).intake.accept(parsed)
     except Exception as error:
         metrics.accepted.labels(str(status_of(error))).inc()
         raise
@@ -157,7 +175,7 @@ async def list_jobs(
 @router.get("/jobs/{job_id}", responses=answers(404, 422, 503))
 async def show_job(request: Request, job_id: JobId) -> JobView:
     """Show everything about one job."""
-    async with asyncio.timeout(ANSWER_SECONDS):
+    async with asyncio.timeout(ANSWER_SECONDS), _about(request, job_id):
         return await _service(request).reader.show(job_id)
 
 
@@ -168,7 +186,7 @@ async def show_job(request: Request, job_id: JobId) -> JobView:
 )
 async def cancel_job(request: Request, job_id: JobId) -> Accepted:
     """Cancel a job: it is stopped, cleaned up, and the backend is told `failed`."""
-    async with asyncio.timeout(ANSWER_SECONDS):
+    async with asyncio.timeout(ANSWER_SECONDS), _about(request, job_id):
         await _service(request).intake.cancel(job_id)
     return Accepted(id=job_id.upper())
 
@@ -176,14 +194,14 @@ async def cancel_job(request: Request, job_id: JobId) -> Accepted:
 @router.get("/jobs/{job_id}/deletion", responses=answers(404, 422, 503))
 async def show_deletion(request: Request, job_id: JobId) -> DeletionReport:
     """Show what a job made, when it was removed and how its absence was proven."""
-    async with asyncio.timeout(ANSWER_SECONDS):
+    async with asyncio.timeout(ANSWER_SECONDS), _about(request, job_id):
         return await _service(request).reader.deletion(job_id)
 
 
 @router.post("/jobs/{job_id}/redeliver", responses=answers(404, 422, 503))
 async def redeliver_events(request: Request, job_id: JobId) -> Deliveries:
     """Tell the backend again what it never took; of a live job soon, of a finished one now."""
-    async with asyncio.timeout(REDELIVER_SECONDS):
+    async with asyncio.timeout(REDELIVER_SECONDS), _about(request, job_id):
         outbox = await redeliver(_service(request).doors, job_id)
     return Deliveries(id=job_id.upper(), deliveries=list(outbox))
 
@@ -205,25 +223,33 @@ async def read_log(
     """Stream a container's log while it lives."""
     service = _service(request)
     service.doors.cache.require_synced()
-    names = id_names(job_id, service.doors.settings.namespace)
-    job = service.doors.cache.job(names.base)
-    pods = service.doors.cache.pods(job.uid) if job is not None else ()
-    if not pods:
-        raise JobNotFound(f"{names.job_id} has no pod now")
-    kube, pod = service.doors.kube, pods[-1].name
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+    cache, kube = service.doors.cache, service.doors.kube
+    async with asyncio.timeout(ANSWER_SECONDS), _about(request, job_id) as job:
+        pods = cache.pods(job.uid) if job is not None else ()
+        if job is None or not pods:
+            raise JobNotFound(f"{job_id.upper()} has no pod now")
+        pod = pods[-1].name
+        try:
             async for _ in kube.pod_log(pod, container, follow=False, tail_lines=0):
                 pass  # only asks: an error is told before the answer begins
-    except Rejected as error:
-        raise JobNotFound(f"container {container} has no log now") from error
-    log = _end_quietly(kube.pod_log(pod, container, follow=follow))
+        except Rejected as error:
+            raise JobNotFound(f"container {container} has no log now") from error
+    cleaner = foreign.stream(cache.personal.of(job.uid))
+    log = _clean_log(kube.pod_log(pod, container, follow=follow), cleaner)
     return StreamingResponse(log, media_type="text/plain; charset=utf-8")
 
 
-async def _end_quietly(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Pass a log on; a pod or a caller that goes away ends it."""
+async def _clean_log(
+    chunks: AsyncGenerator[bytes, None], cleaner: Stream
+) -> AsyncGenerator[bytes, None]:
+    """Pass a log on line by line without what must not be told.
+
+    A pod or a caller that goes away ends it.
+    """
     with contextlib.suppress(PyvattiError):
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
-                yield chunk
+                if clean := cleaner.feed(chunk):
+                    yield clean
+    if rest := cleaner.finish():
+        yield rest

@@ -24,6 +24,7 @@ from pyvatti.cli.jobs import jobs
 from pyvatti.demo import Scenario, run_demo, run_sandbox
 from pyvatti.errors import InvalidRequest
 from pyvatti.launch import LaunchRequest, parse_launch
+from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.manifests import Renderer, redact
 from pyvatti.settings import describe_settings, load_settings
 from pyvatti.telemetry import configure_logging
@@ -65,13 +66,15 @@ def serve() -> None:
         listener = listen(settings.host, settings.port)
     log = structlog.get_logger(__name__)
     log.info("listening", host=settings.host, port=listener.getsockname()[1])
-    server = uvicorn.Server(make_config(create_app(settings)))
+    supervisor = Supervisor()
+    server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
+    supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     gc.collect()
     gc.freeze()  # imports stay for good: a full collection that looks at them stalls the loop
     gc.set_threshold(10_000, 20, 20)  # most garbage of a request has no cycles
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
-    raise typer.Exit(0 if server.started else REFUSED)
+    raise typer.Exit(0 if server.started and not supervisor.failure else REFUSED)
 
 
 @app.command()

@@ -3,7 +3,13 @@
 No decisions and no calls.
 """
 
-from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict
+from pyvatti.jobs.annotations import (
+    Unreadable,
+    dump_outbox,
+    dump_transitions,
+    dump_verdict,
+    parse,
+)
 from pyvatti.jobs.belonging import (
     why_left_pod_not_ours,
     why_left_secret_not_ours,
@@ -11,12 +17,15 @@ from pyvatti.jobs.belonging import (
     why_record_not_ours,
     why_secret_not_of,
 )
+from pyvatti.jobs.bounds import read_time
 from pyvatti.jobs.names import bucket_prefix, id_names, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
+    decided_patch,
     finalizer_patch,
     identity_patch,
+    name_marks,
     outbox_patch,
     queue_patch,
     queued_patch,
@@ -28,21 +37,25 @@ from pyvatti.jobs.patches import (
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
-from pyvatti.jobs.reading import JOB_NAME, read_job, read_time, why_not_ours
+from pyvatti.jobs.reading import JOB_NAME, read_job, why_not_ours
 
 __all__ = [
     "JOB_NAME",
+    "Unreadable",
     "add_notice",
     "bucket_prefix",
     "created_patch",
+    "decided_patch",
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",
     "finalizer_patch",
     "id_names",
     "identity_patch",
+    "name_marks",
     "names_for",
     "outbox_patch",
+    "parse",
     "queue_patch",
     "queued_patch",
     "read_job",

@@ -3,12 +3,13 @@
 The record holds the same values in the same form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from pyvatti.jobs import bounds
 from pyvatti.models import Notice, Pod, State, Verdict
 
 _T = TypeVar("_T")
@@ -18,14 +19,38 @@ VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 WITNESS: TypeAdapter[Pod] = TypeAdapter(Pod)
 
 
-def read_annotation(
-    annotations: Mapping[str, str], key: str, adapter: TypeAdapter[_T]
-) -> _T | None:
-    """Read one annotation; None where it is absent or an operator broke it."""
+class Unreadable(ValueError):
+    """An annotation or a record says what no version of ours writes, or a newer one."""
+
+
+def parse(text: str, adapter: TypeAdapter[_T], clean: Callable[[str], str] = str) -> _T:
+    """Read what a text of ours holds, without what `clean` takes out. Raises Unreadable.
+
+    Strict: known names, times with a zone between the years 2000 and 2200, bounded lengths and
+    counts, events numbered from 1.
+    """
     try:
-        return adapter.validate_json(annotations[key])
-    except (KeyError, ValidationError):
-        return None
+        value = adapter.validate_json(text)
+        bounds.check(value)
+        if isinstance(value, tuple):
+            bounds.check_outbox(value)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise Unreadable(type(error).__name__) from None
+    if clean(text) == text:
+        return value
+    cleaned: _T = bounds.with_clean_texts(value, clean)
+    return cleaned
+
+
+def read_annotation(
+    annotations: Mapping[str, str],
+    key: str,
+    adapter: TypeAdapter[_T],
+    clean: Callable[[str], str] = str,
+) -> _T | None:
+    """Read one annotation; None where it is absent. Raises Unreadable where somebody broke it."""
+    text = annotations.get(key)
+    return None if text is None else parse(text, adapter, clean)
 
 
 def dump_outbox(outbox: tuple[Notice, ...]) -> str:

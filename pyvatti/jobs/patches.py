@@ -90,17 +90,23 @@ def outbox_patch(job: Job, *changed: Notice) -> Manifest:
 
 
 def withdrawal_patch(job: Job) -> Manifest:
-    """Mark a Job whose accept failed and let go of it, so that its deletion is silent."""
-    patch = _patch(job, {labels.WITHDRAWN: "true"})
+    """Mark a Job whose accept failed: from now on nobody completes it."""
+    return _patch(job, {labels.WITHDRAWN: labels.IN_DOUBT})
+
+
+def decided_patch(job: Job) -> Manifest:
+    """Make a withdrawal final and let go of the Job, so that its deletion is silent."""
+    patch = _patch(job, {labels.WITHDRAWN: labels.DECIDED})
     patch["metadata"]["finalizers"] = _others(job)
     return patch
 
 
 def restore_patch(job: Job) -> Manifest:
-    """Take a withdrawal back: another launch of the same request completed the accept."""
+    """Take the mark of a withdrawal back: the accept was completed."""
     patch = _patch(job, {})
     patch["metadata"]["annotations"] = {labels.WITHDRAWN: None}
-    patch["metadata"]["finalizers"] = [*_others(job), labels.FINALIZER]
+    if job.deleting_since is None:  # a dying object takes no new finalizer
+        patch["metadata"]["finalizers"] = [*_others(job), labels.FINALIZER]
     return patch
 
 

@@ -1,18 +1,29 @@
 """PURE: what a driver Pod says, read into our values; a container is found by its name."""
 
-import re
+from collections.abc import Callable
 from datetime import datetime
 
-from pyvatti import labels
-from pyvatti.jobs.reading import read_time
+from pyvatti import foreign, labels
+from pyvatti.jobs.bounds import read_time
 from pyvatti.models import ContainerEnd, Manifest, Pod
 
-_E_MAIL = re.compile(r"[^\s/\"'=:]+@[^\s/\"']+")
-MESSAGE_LIMIT = 1000  # characters of a container's last words
+MESSAGE_LIMIT = 1000  # characters of a container's last words, and of any other text
+WORD_LIMIT = 128  # characters of a reason
+EXIT_CODES = range(-(2**31), 2**31)
+
+Clean = Callable[[str], str]
 
 
-def read_pod(raw: Manifest) -> Pod:
-    """Read a core/v1 Pod of a driver Job; a container is found by its name, never by position."""
+def clean_unknown(text: str) -> str:
+    """Clean a text about a job whose request is not known."""
+    return foreign.clean_for(None, text, is_cut=True)
+
+
+def read_pod(raw: Manifest, clean: Clean = clean_unknown) -> Pod:
+    """Read a core/v1 Pod of a driver Job; a container is found by its name, never by position.
+
+    `clean` takes out of the texts what must not be told; the end of a log begins anywhere.
+    """
     metadata, status = raw["metadata"], raw.get("status") or {}
     init = _container(status.get("initContainerStatuses"), labels.INIT_CONTAINER)
     main = _container(status.get("containerStatuses"), labels.MAIN_CONTAINER)
@@ -21,21 +32,29 @@ def read_pod(raw: Manifest) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         job_uid=labels.owner_uid(raw),
-        phase=status.get("phase") or "Pending",
-        reason=status.get("reason") or "",
-        message=status.get("message") or "",
+        phase=_word(status.get("phase")) or "Pending",
+        reason=_word(status.get("reason")),
+        message=_text(status.get("message"), clean),
         deleting=bool(metadata.get("deletionTimestamp")),
         created_at=read_time(metadata.get("creationTimestamp")),
-        init_end=_end(init),
-        main_end=_end(main),
+        init_end=_end(init, clean),
+        main_end=_end(main, clean),
         init_running="running" in _state(init),
         main_running="running" in _state(main),
         main_started_at=_started_at(main),
-        waiting=_waiting(init) or _waiting(main),
-        unschedulable=_unschedulable(conditions.get("PodScheduled")),
+        waiting=_waiting(init, clean) or _waiting(main, clean),
+        unschedulable=_unschedulable(conditions.get("PodScheduled"), clean),
         disruption=_true_reason(conditions.get("DisruptionTarget")),
         finalizers=tuple(metadata.get("finalizers") or ()),
     )
+
+
+def _word(value: object) -> str:
+    return str(value or "")[:WORD_LIMIT]
+
+
+def _text(value: object, clean: Clean) -> str:
+    return clean(str(value))[-MESSAGE_LIMIT:] if value else ""
 
 
 def _container(statuses: list[Manifest] | None, name: str) -> Manifest:
@@ -46,22 +65,20 @@ def _state(container: Manifest) -> Manifest:
     return container.get("state") or {}
 
 
-def _end(container: Manifest) -> ContainerEnd | None:
+def _end(container: Manifest, clean: Clean) -> ContainerEnd | None:
     ended = _state(container).get("terminated")
     if ended is None:
         return None
+    code = ended.get("exitCode") or 0
+    if not isinstance(code, int) or code not in EXIT_CODES:
+        raise ValueError("an exit code that is none")
     return ContainerEnd(
         name=container["name"],
-        exit_code=int(ended.get("exitCode") or 0),
-        reason=ended.get("reason") or "",
-        message=_scrub(ended.get("message") or ""),
+        exit_code=code,
+        reason=_word(ended.get("reason")),
+        message=_text(ended.get("message"), clean),
         finished_at=read_time(ended.get("finishedAt")),
     )
-
-
-def _scrub(text: str) -> str:
-    """Take e-mail addresses, as in paths of guest collections, out of a log's last lines."""
-    return _E_MAIL.sub("(redacted)", text[-MESSAGE_LIMIT:])
 
 
 def _started_at(container: Manifest) -> datetime | None:
@@ -70,21 +87,20 @@ def _started_at(container: Manifest) -> datetime | None:
     return read_time(running.get("startedAt"))
 
 
-def _waiting(container: Manifest) -> tuple[str, str, str] | None:
+def _waiting(container: Manifest, clean: Clean) -> tuple[str, str, str] | None:
     waiting = _state(container).get("waiting") or {}
-    reason = waiting.get("reason") or ""
+    reason = _word(waiting.get("reason"))
     if reason in ("", "PodInitializing", "ContainerCreating"):
         return None
-    return container["name"], reason, waiting.get("message") or ""
+    return container["name"], reason, _text(waiting.get("message"), clean)
 
 
-def _unschedulable(condition: Manifest | None) -> str:
+def _unschedulable(condition: Manifest | None, clean: Clean) -> str:
     if condition and condition.get("status") == "False":
-        return condition.get("message") or condition.get("reason") or "unschedulable"
+        said = condition.get("message") or condition.get("reason") or "unschedulable"
+        return _text(said, clean)
     return ""
 
 
 def _true_reason(condition: Manifest | None) -> str:
-    return (
-        (condition.get("reason") or "") if condition and condition.get("status") == "True" else ""
-    )
+    return _word(condition.get("reason")) if condition and condition.get("status") == "True" else ""

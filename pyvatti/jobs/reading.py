@@ -1,40 +1,45 @@
 """PURE: what a Job object says, read into our values.
 
-Tolerant: an annotation an operator broke counts as absent, and what can be derived from the rest
-of the object is derived, so one odd object stops nothing.
+Tolerant: an annotation somebody broke counts as absent and is named in `broken`, and what can be
+derived from the rest of the object is derived, so one odd object stops nothing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pyvatti import labels
-from pyvatti.jobs.annotations import OUTBOX, TRANSITIONS, VERDICT, WITNESS, read_annotation
+from pydantic import TypeAdapter
+
+from pyvatti import foreign, labels
+from pyvatti.jobs.annotations import (
+    OUTBOX,
+    TRANSITIONS,
+    VERDICT,
+    WITNESS,
+    Unreadable,
+    read_annotation,
+)
+from pyvatti.jobs.bounds import read_time
 from pyvatti.jobs.names import names_for
 from pyvatti.jobs.patches import EVENT_OF, name_marks
 from pyvatti.models import Installation, Job, Manifest, Names, Notice, State, Verdict
 
 _STATE_OF = {event: state for state, event in EVENT_OF.items()}
 _ORDER = tuple(State)
+_T = TypeVar("_T")
 JOB_NAME = re.compile(r"intp[0-9]{1,11}")
 REQUEST_HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def read_time(text: str | None) -> datetime | None:
-    """Read a Kubernetes timestamp (RFC 3339); None where it is absent or no time."""
-    try:
-        moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None
-
-
-def read_job(raw: Manifest, known: Job | None = None) -> Job:
+def read_job(
+    raw: Manifest, known: Job | None = None, clean: Callable[[str], str] = foreign.clean_known
+) -> Job:
     """Read a batch/v1 Job: needs `{"metadata": {"name", "namespace", "uid", "resourceVersion"}}`.
 
     `known` is what was read of it before, with the very same annotations: most of a Job's versions
-    differ in their status alone, and parsing annotations is most of the work.
+    differ in their status alone, and parsing annotations is most of the work. `clean` takes out of
+    the annotations' texts what another version or somebody else should not have written there.
 
     The state is that of a terminal verdict or event, else the latest that a transition or an event
     tells of. The label, which anybody may edit, only helps where neither is readable, and never
@@ -42,14 +47,8 @@ def read_job(raw: Manifest, known: Job | None = None) -> Job:
     """
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     annotations = metadata.get("annotations") or {}
-    if known is None:
-        verdict = read_annotation(annotations, labels.VERDICT, VERDICT)
-        transitions = read_annotation(annotations, labels.TRANSITIONS, TRANSITIONS) or {}
-        outbox = read_annotation(annotations, labels.OUTBOX, OUTBOX) or ()
-        witness = read_annotation(annotations, labels.WITNESS, WITNESS)
-    else:
-        verdict, transitions = known.verdict, known.transitions
-        outbox, witness = known.outbox, known.witness
+    said = _Annotations(annotations, clean) if known is None else known
+    verdict, transitions, outbox = said.verdict, said.transitions, said.outbox
     ended = _terminal_condition(status)
     names = names_for(metadata["name"], metadata["namespace"], metadata["uid"])
     state = _read_state(metadata, verdict, transitions, outbox)
@@ -66,17 +65,38 @@ def read_job(raw: Manifest, known: Job | None = None) -> Job:
         finalizers=tuple(metadata.get("finalizers") or ()),
         ended=ended.get("type"),
         ended_reason=ended.get("reason") or "",
-        ended_message=ended.get("message") or "",
         ended_at=read_time(ended.get("lastTransitionTime")),
         transitions=transitions,
         outbox=outbox,
         verdict=verdict,
-        witness=witness,
+        witness=said.witness,
+        broken=tuple(said.broken),
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
+        nonce=annotations.get(labels.ACCEPT, ""),
         withdrawn=labels.WITHDRAWN in annotations,
+        withdrawal_decided=annotations.get(labels.WITHDRAWN) == labels.DECIDED,
         label=(metadata.get("labels") or {}).get(labels.STATE, ""),
         edited=_edited(metadata, names, state),
     )
+
+
+class _Annotations:
+    """What the annotations of a Job say; those that say nothing of ours are named in `broken`."""
+
+    def __init__(self, annotations: Mapping[str, str], clean: Callable[[str], str]) -> None:
+        self._annotations, self._clean = annotations, clean
+        self.broken: list[str] = []
+        self.verdict = self._read(labels.VERDICT, VERDICT)
+        self.transitions = self._read(labels.TRANSITIONS, TRANSITIONS) or {}
+        self.outbox = self._read(labels.OUTBOX, OUTBOX) or ()
+        self.witness = self._read(labels.WITNESS, WITNESS)
+
+    def _read(self, key: str, adapter: TypeAdapter[_T]) -> _T | None:
+        try:
+            return read_annotation(self._annotations, key, adapter, self._clean)
+        except Unreadable:
+            self.broken.append(key.rpartition("/")[2])
+            return None
 
 
 def why_not_ours(raw: Manifest, installation: Installation) -> str:

@@ -3,9 +3,7 @@
 No requests and no waiting here.
 """
 
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -23,11 +21,12 @@ from pyvatti.errors import (
     Unavailable,
     trim,
 )
+from pyvatti.jobs import read_time
 from pyvatti.models import ClusterEvent, Manifest
+from pyvatti.rest import LONGEST_PAUSE, retry_after, whole_seconds
 
 # An object is at most 1.5 MiB in etcd; as JSON of a watch event it may pass 4 MiB.
 LINE_LIMIT = 32 * 2**20
-RETRY_AFTER_LIMIT = 300.0
 
 
 class Expired(TransientError):
@@ -140,7 +139,7 @@ def error_for(
     if not private:
         words = str(detail.get("message") or "") if detail else body[:512].decode(errors="replace")
         text = f"{text}: {trim(words)}" if words else text
-    wait = _retry_after(headers, detail)
+    wait = _asked_pause(headers, detail)
     if status == 403:
         return _forbidden(detail or {}, text)
     if status == 409:
@@ -181,13 +180,13 @@ def _forbidden(detail: dict[str, Any], text: str) -> PyvattiError:
     return QuotaExceeded(text) if "exceeded quota" in message else Denied(text)
 
 
-def _retry_after(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:
-    """Read the wait in seconds from the header or the Status; a date there is ignored."""
-    inside = _part(detail or {}, "details").get("retryAfterSeconds")
-    for value in (headers.get("Retry-After"), inside):
-        if value is not None and re.fullmatch(r"\d{1,9}", str(value)):
-            return min(float(value), RETRY_AFTER_LIMIT)
-    return None
+def _asked_pause(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:
+    """Read the wait in seconds from the header, else from the Status."""
+    asked = retry_after(headers, most=LONGEST_PAUSE)
+    if asked is None:
+        inside = _part(detail or {}, "details").get("retryAfterSeconds")
+        asked = whole_seconds(str(inside), most=LONGEST_PAUSE)
+    return asked
 
 
 def read_cluster_event(item: Manifest) -> ClusterEvent:
@@ -199,10 +198,10 @@ def read_cluster_event(item: Manifest) -> ClusterEvent:
         _part(item, "metadata").get("creationTimestamp"),
     )
     return ClusterEvent(
-        reason=str(item.get("reason") or ""),
+        reason=trim(str(item.get("reason") or "")),
         note=trim(str(item.get("note") or "")),
         warning=item.get("type") == "Warning",
-        at=next((at for at in map(_time, times) if at is not None), None),
+        at=next((at for at in map(read_time, times) if at is not None), None),
         about=str(_part(item, "regarding").get("kind") or ""),
     )
 
@@ -210,11 +209,3 @@ def read_cluster_event(item: Manifest) -> ClusterEvent:
 def _part(obj: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = obj.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

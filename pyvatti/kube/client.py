@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from pyvatti.errors import NotFound, Rejected, Unavailable
+from pyvatti.errors import NamespaceTerminating, NotFound, Rejected, Unavailable
 from pyvatti.kube.answers import (
     Expired,
     Malformed,
@@ -81,6 +81,7 @@ class KubeClient:
         self._transport = transport
         self._log_slots = asyncio.Semaphore(transport.limits.log_follows)
         self.namespace = namespace
+        self.terminating = asyncio.Event()  # a call was refused because the namespace goes
 
     @classmethod
     async def connect(cls, settings: Settings, limits: Limits | None = None) -> "KubeClient":
@@ -125,9 +126,12 @@ class KubeClient:
         path = f"/api/{NAMESPACES.version}/namespaces/{quote(self.namespace, safe='')}"
         call = Call(method="GET", path=path, idempotent=True)
         try:
-            return read_stored(await self._transport.exchange(call))
+            found = read_stored(await self._transport.exchange(call))
         except NotFound:
             return None
+        if found["kind"] != NAMESPACES.kind:
+            raise Malformed("namespaces: not a Namespace")
+        return found
 
     async def list_page(
         self,
@@ -311,7 +315,11 @@ class KubeClient:
                 return Page(items=items, resource_version=version)
 
     async def _send(self, method: str, kind: Kind, name: str = "", **more: Any) -> bytes:
-        return await self._transport.exchange(self._call(method, kind, name, **more))
+        try:
+            return await self._transport.exchange(self._call(method, kind, name, **more))
+        except NamespaceTerminating:
+            self.terminating.set()
+            raise
 
     def _call(
         self,

@@ -13,6 +13,7 @@ from typing import NoReturn
 import structlog
 
 from pyvatti.errors import Denied, PyvattiError, TransientError
+from pyvatti.guard import Guard
 from pyvatti.kube.answers import Expired, Idle, Malformed
 from pyvatti.kube.backoff import Backoff, between
 from pyvatti.kube.client import Kind, KubeClient
@@ -93,6 +94,7 @@ class Informer:
             cap=self._limits.backoff_cap,
             calm=self._limits.backoff_calm,
         )
+        self._guard = Guard(f"informer of {kind.plural}")
         self._log = log.bind(kind=kind.plural, selector=selector)
         self.last_heard = float("-inf")
 
@@ -247,11 +249,9 @@ class Informer:
     def _kept(self, obj: Manifest) -> Manifest:
         if self._trim is None:
             return obj
-        try:
+        with self._guard.around(f"{_name(obj)} (trim)"):
             return self._trim(obj)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            self._log.exception("object not trimmed")
-            return obj
+        return obj
 
     def _hear(self) -> None:
         self.last_heard = time.monotonic()
@@ -262,10 +262,8 @@ class Informer:
             self._tell(old, new)
 
     def _tell(self, old: Manifest | None, new: Manifest | None) -> None:
-        try:
+        with self._guard.around(_name(new or old or {})):  # its fault must not end the stream
             self._on_change(old, new)
-        except Exception:  # noqa: BLE001 - a listener's fault must not end the stream
-            self._log.exception("listener failed")
 
     async def _resync(self) -> NoReturn:
         """Tell every object again now and then: whoever missed a change gets another chance."""
@@ -273,3 +271,7 @@ class Informer:
             await asyncio.sleep(self._limits.resync)
             for obj in self.items():
                 self._tell(obj, obj)
+
+
+def _name(obj: Manifest) -> str:
+    return str((obj.get("metadata") or {}).get("name", "?"))

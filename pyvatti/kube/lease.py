@@ -1,7 +1,8 @@
 """Leader election on a Lease: whoever holds it may act, and stops before anybody else may.
 
 What a leader does is not known here. The rules are those of client-go
-(tools/leaderelection/leaderelection.go), with the work inside the watchdog.
+(tools/leaderelection/leaderelection.go), with the work inside the watchdog, and one more: who holds
+a Lease that goes with its namespace is its last holder, for nobody can make it again.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 import structlog
 
-from pyvatti.errors import AlreadyExists, Conflict, PyvattiError
+from pyvatti.errors import AlreadyExists, Conflict, Denied, NamespaceTerminating, PyvattiError
 from pyvatti.kube.answers import Malformed
 from pyvatti.kube.backoff import between, spread
 from pyvatti.kube.client import LEASES, KubeClient
@@ -59,6 +60,8 @@ class Elector:
         self._changed_at = 0.0  # when it changed here, in monotonic seconds
         self._renewed_at = 0.0  # when our last successful write was sent, in monotonic seconds
         self._leading = False
+        self._is_last = False  # we held it when it went with its namespace: nobody can follow
+        self._is_refused = False  # the last attempt met its end with the namespace, or a 403
         self._claimed = False  # a write of ours may have made it ours
         self._log = log.bind(lease=name, identity=identity)
 
@@ -74,7 +77,10 @@ class Elector:
         A process that was stopped and continued sees this before its watchdog has run. Asked
         from any thread.
         """
-        return self._leading and self._is_unrivalled and time.monotonic() < self._expiry()
+        return self._leading and (self._is_last or self._is_current())
+
+    def _is_current(self) -> bool:
+        return self._is_unrivalled and time.monotonic() < self._expiry()
 
     @property
     def _is_unrivalled(self) -> bool:
@@ -84,6 +90,14 @@ class Elector:
     def is_follower(self) -> bool:
         """Whether another replica is known to hold the Lease."""
         return self.holder not in ("", self._identity) and not self._is_expired()
+
+    @property
+    def is_shut_out(self) -> bool:
+        """Whether, as far as the last attempt says, the work can never come to this replica.
+
+        Means something only where the namespace goes: elsewhere permissions come back.
+        """
+        return self._is_refused and not self._leading
 
     @property
     def holder(self) -> str:
@@ -107,7 +121,7 @@ class Elector:
 
     async def release(self) -> None:
         """Give the Lease back, if it is ours and no work runs, so that nobody has to wait."""
-        if self._leading or not self._claimed:
+        if self._leading or not self._claimed or self._is_last:
             return
         try:
             async with asyncio.timeout(self._attempt_seconds()):
@@ -165,6 +179,10 @@ class Elector:
         while True:
             await asyncio.sleep(self._period)
             if await self._attempt():
+                if self._is_last:  # nothing is left to renew, and nobody to stop for
+                    if not watchdog.expired():
+                        watchdog.reschedule(None)
+                    await asyncio.Event().wait()
                 # While the work is being stopped the Lease is still kept, but no time is won.
                 if not watchdog.expired():
                     left = self._expiry() - time.monotonic()
@@ -176,8 +194,10 @@ class Elector:
         """Try once to acquire or renew, within its own time limit. Never raises our errors."""
         try:
             async with asyncio.timeout(self._attempt_seconds()):
+                self._is_refused = False
                 return await self._acquire_or_renew()
         except (PyvattiError, TimeoutError) as error:
+            self._is_refused = isinstance(error, Denied | NamespaceTerminating)
             # The answer may be lost and the write done: the next attempt reads first.
             self._lease = None
             self._log.warning("lease attempt failed", error=str(error) or "timeout")
@@ -189,10 +209,11 @@ class Elector:
                 return await self._write(holder=self._identity)
             except Conflict:
                 self._lease = None
+        holding = self._leading and self._is_current()
         lease = await self._client.get(LEASES, self._name)
         self._observe(lease)
         if lease is None:
-            return await self._create()
+            return await (self._create_again() if holding else self._create_first())
         if not self._is_unrivalled and not self._is_expired():
             return False
         try:
@@ -200,6 +221,38 @@ class Elector:
         except Conflict:
             self._lease = None
             return False
+
+    async def _create_again(self) -> bool:
+        """Make the Lease that went while it was ours.
+
+        Where its namespace goes this is refused to everybody, for ever: then we stay its last
+        holder, with nothing to renew.
+        """
+        try:
+            return await self._create()
+        except NamespaceTerminating:
+            if not (self._leading and self._is_current()):
+                raise  # the answer took so long that another may have held it in between
+        self._is_last = True
+        self._log.warning("lease went with its namespace: nobody can take it, this replica goes on")
+        return True
+
+    async def _create_first(self) -> bool:
+        """Make a Lease that is missing, unless it went with its namespace.
+
+        The look comes after the Lease was seen missing. An API server whose cache is old may still
+        create what the namespace's deletion removed, beside its last holder.
+        """
+        try:
+            namespace = await self._client.own_namespace()
+        except PyvattiError as error:  # no word is no proof
+            self._log.debug("own namespace not read", error=str(error))
+            namespace = None
+        if namespace is not None and namespace["metadata"].get("deletionTimestamp"):
+            self._is_refused = True
+            self._log.debug("lease went with its namespace: its last holder alone may act")
+            return False
+        return await self._create()
 
     async def _create(self) -> bool:
         self._claimed = True

@@ -4,6 +4,6 @@ Pure. No resource names, no HTTP answers, and never a value of a request inside 
 """
 
 from pyvatti.launch.reading import parse_launch
-from pyvatti.launch.request import EXAMPLE, LaunchRequest
+from pyvatti.launch.request import EXAMPLE, LaunchRequest, fingerprint_of
 
-__all__ = ["EXAMPLE", "LaunchRequest", "parse_launch"]
+__all__ = ["EXAMPLE", "LaunchRequest", "fingerprint_of", "parse_launch"]

@@ -228,6 +228,16 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+def fingerprint_of(canonical: bytes) -> str:
+    """Give the fingerprint of a request from its canonical form as JSON. Raises ValueError."""
+    return _fingerprint(json.loads(canonical))
+
+
+def _fingerprint(canonical: Any) -> str:
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class LaunchRequest(Wire):
     """A polygenic score job on encrypted genomes. Every instance keeps all rules."""
 
@@ -265,8 +275,7 @@ class LaunchRequest(Wire):
 
     def fingerprint(self) -> str:
         """Give the SHA-256 (hex) of the canonical form: equal for the same launch."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _fingerprint(self.canonical())
 
 
 def _problems_across(request: LaunchRequest) -> Iterator[tuple[str, str]]:

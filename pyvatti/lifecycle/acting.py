@@ -23,7 +23,7 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.turns import minding_the_rate, take_turn
 from pyvatti.lifecycle.withdrawing import withdraw
-from pyvatti.lifecycle.writing import JobWriter
+from pyvatti.lifecycle.writing import JobWriter, Wrote
 from pyvatti.models import Job, Manifest, State, Verdict
 from pyvatti.policy import Observed, Progress
 from pyvatti.policy import actions as act
@@ -61,6 +61,10 @@ class Hands:
         """Tell whether a queued job may start now."""
         return job.names.base in self._admitted()
 
+    def warn(self, job: Job, reason: str, text: str) -> None:
+        """Tell a Warning Event about a job."""
+        self._writer.note(job, reason, text, warning=True)
+
     async def do(self, step: act.Action, seen: Observed, done: Progress) -> Progress:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one arm a step
         """Do one step and give what is known after it. Errors are those of the doors."""
         job = seen.job
@@ -77,13 +81,13 @@ class Hands:
                 return await self._make_transfer_secret(job, done)
             case act.Enqueue():
                 queue = self._doors.settings.kueue_queue
-                await self._writer.patch(job, lambda now_job: jobs.queue_patch(now_job, queue))
-                self._writer.note(job, "Enqueued", f"handed to Kueue queue {queue}")
+                if await self._is_written(job, lambda it: jobs.queue_patch(it, queue)):
+                    self._writer.note(job, "Enqueued", f"handed to Kueue queue {queue}")
             case act.Release():
                 await self._release(job)
             case act.NoteCreated():
-                await self._writer.patch(job, lambda now_job: self._created(now_job, release=False))
-                self._note_stay(job)
+                if await self._is_written(job, lambda it: self._created(it, release=False)):
+                    self._note_stay(job)
             case act.AskSeqera():
                 await self._runs.ask(job.names.run_name)
             case act.LookForReport():
@@ -117,9 +121,14 @@ class Hands:
                 assert_never(step)
         return done
 
+    async def _is_written(self, job: Job, build: Callable[[Job], Manifest | None]) -> bool:
+        """Write to the Job; tell whether that took place: only then is the step reported."""
+        return await self._writer.patch(job, build) is Wrote.WRITTEN
+
     async def _repair(self, job: Job) -> None:
         identity = labels.identity(self._doors.installation, labels.DRIVER)
-        await self._writer.patch(job, lambda now_job: jobs.repair_patch(now_job, identity))
+        if not await self._is_written(job, lambda it: jobs.repair_patch(it, identity)):
+            return
         what = ", ".join(job.edited) or "a label or finalizer"
         log.warning("job was edited and is repaired", what=what)
         self._writer.note(
@@ -142,7 +151,8 @@ class Hands:
             newest = self._doors.cache.job(job.names.base, job.uid)
             if newest is None or newest.deleting_since is not None or not self.has_slot(newest):
                 return
-            await self._writer.patch(job, lambda now_job: self._created(now_job, release=True))
+            if not await self._is_written(job, lambda it: self._created(it, release=True)):
+                return
         self._note_stay(job)
         log.info("job released")
         self._writer.note(job, "Released", "buckets and Secrets are in place; the driver may start")
@@ -157,7 +167,8 @@ class Hands:
                 return None  # what was seen was old: its event is in the outbox
             return jobs.transition_patch(newest, verdict, now, step.witness)
 
-        await self._writer.patch(job, build)
+        if not await self._is_written(job, build):
+            return
         if job.state is not verdict.state:
             self._note_stay(job)
         if verdict.reason == "RunSucceededDespiteExitStatus":

@@ -9,11 +9,14 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
-from pyvatti.errors import PermanentError, PyvattiError, TransientError
+from pyvatti import foreign
+from pyvatti.errors import NamespaceTerminating, PermanentError, PyvattiError, TransientError
+from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
@@ -25,13 +28,15 @@ from pyvatti.policy import (
     Observed,
     Progress,
     decide,
+    is_accepted,
     is_data_gone,
     is_stuck,
     proof,
     wake_times,
 )
-from pyvatti.policy.actions import LetGo
-from pyvatti.policy.limits import has_image_error, state_limit
+from pyvatti.policy.actions import Enter, LetGo, Withdraw
+from pyvatti.policy.limits import has_image_error, in_haste, state_limit
+from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -62,6 +67,8 @@ class JobActor:
         self._doors, self._hands, self._runs = doors, hands, runs
         self._changed = asyncio.Event()
         self._failures = 0
+        self._faults: set[str] = set()
+        self.guard = Guard("actor")
         self._tried: Action | None = None  # the step of the last pass that was tried last
 
     def poke(self) -> None:
@@ -70,7 +77,8 @@ class JobActor:
 
     async def live(self) -> None:
         """Make passes until the Job is gone."""
-        with structlog.contextvars.bound_contextvars(job=self.base):
+        about = foreign.about(partial(self._doors.cache.personal.of, self.uid))
+        with structlog.contextvars.bound_contextvars(job=self.base), about:
             try:
                 while self._doors.cache.job(self.base, self.uid) is not None:
                     self._changed.clear()
@@ -106,6 +114,7 @@ class JobActor:
             self._set_resting(resting=True)
             return self._back_off(error)
         self._failures = 0
+        self.guard.forget(self.base)
         self._doors.limiter.cancel(self.base)  # at rest it waits for no turn: others are next
         self._set_resting(resting=False)
         return delay, 0.0
@@ -124,7 +133,7 @@ class JobActor:
         if isinstance(error, PyvattiError):
             log.warning("pass failed", error=str(error), kind=type(error).__name__, again_in=pause)
         else:
-            log.error("pass broke", again_in=pause, exc_info=error)
+            self.guard.note(self.base, error)
         return pause, min(LEAST_PAUSE, pause)
 
     def _call_person(self, error: Exception) -> bool:
@@ -162,16 +171,28 @@ class JobActor:
             if seen is None:
                 return 0.0
             now = self._doors.clock()
-            steps = decide(seen, now, self._doors.settings)
+            settings = self._settings()
+            steps = decide(seen, now, settings)
             if is_data_gone(seen):
                 self._doors.cache.note_clean(self.uid)
             if not steps:
                 return self._next_wake(seen, now)
             if steps[0] == before:
                 raise TransientError(f"{type(before).__name__} changes nothing yet")
+            if seen.going_since is None and await self._is_going(steps[0]):
+                continue
             before = steps[0]
             await self._act(before, seen)
         raise TransientError("the pass does not come to rest")
+
+    async def _is_going(self, step: Action) -> bool:
+        """Look, before a job is called failed, whether it died with the whole namespace."""
+        if not isinstance(step, Enter) or step.verdict.state is not State.FAILED:
+            return False
+        try:
+            return await self._doors.home.look()
+        except PyvattiError:  # no word is no proof
+            return False
 
     async def _act(self, step: Action, seen: Observed) -> None:
         name, self._tried = type(step).__name__, step
@@ -184,9 +205,13 @@ class JobActor:
             self._keep(replace(done, stuck=stuck))
         except NotYet:
             raise
+        except NamespaceTerminating as error:
+            metrics.step_errors.labels(name, type(error).__name__).inc()
+            if not await self._doors.home.look():
+                raise
         except PermanentError as error:
             metrics.step_errors.labels(name, type(error).__name__).inc()
-            if seen.job.state is not State.REQUESTED:
+            if seen.job.state is not State.REQUESTED or isinstance(step, Withdraw):
                 raise
             log.error("launch refused", step=name, error=str(error))  # noqa: TRY400 - known
             self.progress = replace(self.progress, refusal=(f"{name}Refused", str(error)))
@@ -199,6 +224,8 @@ class JobActor:
         job = doors.cache.job(self.base, self.uid)
         if job is None:
             return None
+        self._tell_faults(job)
+        await doors.cache.know(job)
         has_slot = self._hands.has_slot(job)
         secret = job.state is State.REQUESTED and await self._look_for_secret(
             job, has_slot=has_slot
@@ -212,6 +239,7 @@ class JobActor:
             asked_at=self._runs.asked_at(job.names.run_name),
             secret_stands=secret,
             has_slot=has_slot,
+            going_since=doors.home.going_since,
             progress=self.progress,
         )
         if self._note_times(seen, now):
@@ -223,19 +251,43 @@ class JobActor:
             seen = replace(seen, events=tuple(event for part in events for event in part))
         return seen
 
+    def _tell_faults(self, job: Job) -> None:
+        """Say once what somebody wrote into the Job that nobody can read."""
+        fresh = set(job.broken) - self._faults
+        self._faults |= fresh
+        if fresh:
+            names = ", ".join(sorted(fresh))
+            log.error("annotations not understood", names=names)
+            metrics.unexpected.labels("actor", "Unreadable").inc()
+            self._hands.warn(job, "AnnotationUnreadable", f"{names}: not readable and left out")
+
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
         """Tell whether the driver's Secret stands, where the answer decides something."""
+        if job.withdrawn:
+            return False  # who withdraws looks itself
         if job.deleting_since is not None:
-            return False
+            return not self._knows_accept(job) and await self._prove_accept(job)
         if State.REQUESTED in job.transitions and not has_slot:
             return False
         own = self._doors.cache.knows_accept(job.uid)
         # Before a release it is looked up in any case: somebody may have deleted it since.
         is_asked = own is None or (own and self.progress.transfer_made)
-        stands = await is_stored(self._doors, job) if is_asked else bool(own)
-        if stands and not self.progress.accepted:
+        if is_asked:
+            return await self._prove_accept(job)
+        return bool(own) and self._note_accept()
+
+    def _knows_accept(self, job: Job) -> bool:
+        """Tell whether it is known without a look, however long ago it was seen."""
+        here = self._doors.cache.was_accepted_here(job.uid) and self._note_accept()
+        return here or job.is_marked or self.progress.accepted
+
+    async def _prove_accept(self, job: Job) -> bool:
+        return await is_stored(self._doors, job) and self._note_accept()
+
+    def _note_accept(self) -> bool:
+        if not self.progress.accepted:
             self.progress = replace(self.progress, accepted=True)
-        return stands
+        return True
 
     def _note_times(self, seen: Observed, now: datetime) -> bool:
         """Take down what is new to us and since when; tell whether there was anything."""
@@ -245,6 +297,7 @@ class JobActor:
             "first_seen_at": done.first_seen_at or now,
             "end_seen_at": done.end_seen_at or (now if ended else None),
             "deletion_seen_at": done.deletion_seen_at or (now if job.deleting_since else None),
+            "going_seen_at": done.going_seen_at or (now if seen.going_since else None),
             "image_error_since": (done.image_error_since or now) if has_image_error(pod) else None,
         }
         news: dict[str, Any] = {
@@ -261,10 +314,13 @@ class JobActor:
             # nobody watches Secrets: the accept is completed within moments, or never
             age = (now - (seen.progress.first_seen_at or now)).total_seconds()
             return min(max(age, 0.2), 30.0)
-        later = [moment for moment in wake_times(seen, self._doors.settings) if moment > now]
+        later = [moment for moment in wake_times(seen, self._settings()) if moment > now]
         return (min(later) - now).total_seconds() if later else None
+
+    def _settings(self) -> Settings:
+        settings = self._doors.settings
+        return in_haste(settings) if self._doors.home.is_going else settings
 
     def _waits_for_accept(self, seen: Observed) -> bool:
         queued = seen.job.state is State.REQUESTED and seen.job.suspended
-        marked = State.REQUESTED in seen.job.transitions or self.progress.accepted
-        return queued and not marked and seen.job.deleting_since is None
+        return queued and not is_accepted(seen) and seen.job.deleting_since is None

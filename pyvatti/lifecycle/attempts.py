@@ -1,9 +1,13 @@
 """What this process knows of deliveries that is not written to the Jobs (yet). No calls.
 
-Only the oldest pending event of a Job is being told, so one event a Job is remembered.
+Only the oldest pending event of a Job is being told, so one event a Job is remembered, and one
+telling a Job goes on at a time, whoever began it.
 """
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from pyvatti.models import Delivery, Job, Notice
 
@@ -17,6 +21,23 @@ class Attempts:
 
     def __init__(self) -> None:
         self._newest: dict[str, Notice] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by uid
+        self._tellings: set[asyncio.Task[object] | None] = set()  # the loop keeps none alive
+
+    @asynccontextmanager
+    async def turn(self, uid: str) -> AsyncIterator[None]:
+        """Wait until nobody tells an event of this Job; until the end nobody else does.
+
+        A telling cannot be called back when its teller is stopped: whoever comes next waits for
+        its answer.
+        """
+        lock, telling = self._turns.setdefault(uid, asyncio.Lock()), asyncio.current_task()
+        async with lock:
+            self._tellings.add(telling)
+            try:
+                yield
+            finally:
+                self._tellings.discard(telling)
 
     def note(self, uid: str, notice: Notice) -> None:
         """Remember how the telling of an event stands."""

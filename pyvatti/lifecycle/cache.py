@@ -14,14 +14,17 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.errors import Unavailable
+from pyvatti.guard import Guard
 from pyvatti.jobs import names_for, read_job, read_pod, why_not_ours, why_pod_not_of
 from pyvatti.kube import JOBS, PODS, Home, Informer, KubeClient, WatchLimits
+from pyvatti.lifecycle.personal import Personal
 from pyvatti.lifecycle.trimming import merge, slim_job, slim_pod
 from pyvatti.models import Job, Manifest, Pod, Presence, Removal
 
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[str], None]
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 OWN_ACCEPT = 5.0  # seconds for which the Secret we stored is taken to stand
 
 
@@ -41,7 +44,8 @@ class Cache:
     """
 
     def __init__(self, client: KubeClient, home: Home, limits: WatchLimits | None = None) -> None:
-        self._home = home
+        self._client, self._home = client, home
+        self.personal = Personal()
         selector = labels.selector(home.instance, labels.DRIVER)
         self.job_informer = Informer(
             client,
@@ -70,6 +74,7 @@ class Cache:
         self._clean: set[str] = set()  # uids of jobs whose data is proven deleted
         self._removals: dict[str, tuple[Removal, ...]] = {}  # job uid -> what was removed here
         self._listeners: list[Listener] = []
+        self._guard = Guard("cache")
 
     async def run_jobs(self) -> NoReturn:
         """Follow the Jobs until cancelled, once it is known which are ours."""
@@ -126,6 +131,22 @@ class Cache:
     def is_synced(self) -> bool:
         """Whether the first lists of Jobs and Pods were read completely."""
         return self.job_informer.synced and self.pod_informer.synced
+
+    async def know(self, job: Job) -> None:
+        """Learn what must not be told of a released job, once. No failure of it is an error."""
+        if await self.personal.read(self._client, job):
+            self._read_pods_again(job.uid)
+
+    def note_request(self, job: Job, secret: Manifest | None) -> None:
+        """Learn the same from the driver's Secret, whoever read it."""
+        if self.personal.learn(job.uid, secret):
+            self._read_pods_again(job.uid)
+
+    def _read_pods_again(self, uid: str) -> None:
+        for pod in self.pods(uid):
+            raw = self.pod_informer.get(pod.name)
+            if raw is not None and raw["metadata"]["uid"] == pod.uid:
+                self._pod_changed(raw, raw)
 
     async def wait_synced(self) -> None:
         """Wait until both informers have read their first list."""
@@ -185,6 +206,10 @@ class Cache:
             return False
         return True if time.monotonic() - ended < OWN_ACCEPT else None
 
+    def was_accepted_here(self, uid: str) -> bool:
+        """Tell whether an accept of this Job was completed here, however long ago."""
+        return self._accepts.get(uid) is not None
+
     def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if new is None:
             if old is not None:
@@ -193,9 +218,12 @@ class Cache:
         try:
             if self._set_aside(new):
                 return
-            job = read_job(new, self._known(old, new))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            log.warning("job object not understood", error=type(error).__name__)
+            job = read_job(
+                new, self._known(old, new), self.personal.cleaner(new["metadata"]["uid"])
+            )
+            job = self._with_edits(job, new)
+        except UNREADABLE as error:
+            self._guard.note(_name_of(new), error)
             return
         before = self._jobs.get(job.names.base)
         if before is not None and before.presence is not Presence.SEEN:
@@ -203,6 +231,14 @@ class Cache:
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
+
+    def _with_edits(self, job: Job, raw: Manifest) -> Job:
+        """Name the labels of a Job of ours that do not say any more whose it is."""
+        wanted = labels.identity(self._home.installation, labels.DRIVER)
+        wanted[labels.JOB_ID] = job.names.base
+        found = raw["metadata"].get("labels") or {}
+        odd = [key for key, value in wanted.items() if found.get(key) != value]
+        return replace(job, edited=(*job.edited, *odd)) if odd else job
 
     def _set_aside(self, new: Manifest) -> bool:
         """Leave a Job alone that is not ours; one that we know was edited and will be repaired."""
@@ -253,6 +289,7 @@ class Cache:
         self._accepts.pop(uid, None)
         self._clean.discard(uid)
         self._removals.pop(uid, None)
+        self.personal.forget(uid)
         self._announce(base)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
@@ -260,9 +297,9 @@ class Cache:
         if raw is None:
             return
         try:
-            pod = read_pod(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            log.warning("pod object not understood", error=type(error).__name__)
+            pod = read_pod(raw, self.personal.pod_cleaner(labels.owner_uid(raw)))
+        except UNREADABLE as error:
+            self._guard.note(_name_of(raw), error)
             return
         mine = self._pods.get(pod.job_uid, {})
         if pod.uid not in mine and (new is None or self._is_foreign_pod(new, pod)):
@@ -322,3 +359,7 @@ class Cache:
             if job.state.is_terminal and job.uid not in self._clean
         ]
         return min(ended, default=None)
+
+
+def _name_of(raw: Manifest) -> str:
+    return str((raw.get("metadata") or {}).get("name"))

@@ -13,12 +13,14 @@ from typing import NoReturn
 
 import structlog
 
-from pyvatti import fence
+from pyvatti import fence, foreign
+from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.courier import Courier
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
+from pyvatti.lifecycle.supervision import Supervisor, persevere
 from pyvatti.lifecycle.sweeper import Sweeper
 from pyvatti.lifecycle.writing import JobWriter
 from pyvatti.models import Job, State
@@ -36,13 +38,14 @@ class Controller:
     cancelled (a paused process wakes up late): no call of theirs is sent after it.
     """
 
-    def __init__(self, doors: Doors, may_act: Callable[[], bool]) -> None:
-        self._doors = doors
+    def __init__(self, doors: Doors, supervisor: Supervisor, may_act: Callable[[], bool]) -> None:
+        self._doors, self._supervisor = doors, supervisor
         self._runs = RunFollower(
             doors.seqera,
             interval=doors.settings.poll_interval.total_seconds(),
             clock=doors.clock,
             wanted=self._wanted_runs,
+            clean=self._clean_text,
             changed=self._run_changed,
         )
         self._writer = JobWriter(doors)
@@ -54,12 +57,13 @@ class Controller:
         self._admitted: AbstractSet[str] | None = None  # None: to be computed again
         self._run_bases: dict[str, str] = {}
         self.beat = time.monotonic()
+        self._guard = Guard("dispatcher")
         self._news = asyncio.Event()
         self._bases: set[str] = set()
 
     async def lead(self) -> NoReturn:
         """Act on all jobs until cancelled; waits for the caches: nothing is decided blindly."""
-        await self._doors.cache.wait_synced()
+        await self._wait_synced()
         self._doors.cache.listen(self._job_changed)
         self._doors.cache.keep_lost(self._is_unfinished)
         self._forget_others()
@@ -75,6 +79,14 @@ class Controller:
             self._forget_others()
         raise AssertionError("the dispatcher only ends by cancellation")
 
+    async def _wait_synced(self) -> None:
+        """Wait for the caches and show signs of life: a deaf API server is no fault of ours."""
+        while not self._doors.cache.is_synced:
+            self.beat = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await self._doors.cache.wait_synced()
+
     def _forget_others(self) -> None:
         """Drop what is known of jobs that another replica brought to their end."""
         uids = {job.uid for job in self._doors.cache.jobs()}
@@ -83,11 +95,12 @@ class Controller:
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._runs.follow())
-            group.create_task(Sweeper(self._doors).run())
-            for job in self._doors.cache.jobs():
-                self._job_changed(job.names.base)
-            await self._dispatch(group)
+            watch = self._supervisor.watch
+            group.create_task(watch("run follower", self._runs.follow()))
+            with foreign.about(lambda: None):  # what it meets is of jobs that nobody knows
+                group.create_task(watch("sweeper", Sweeper(self._doors).run()))
+            self.wake_all()
+            await watch("dispatcher", self._dispatch(group))
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Hand every change to its job's actor; wake the queued jobs that got a slot."""
@@ -99,11 +112,18 @@ class Controller:
             admitted = self._admitted_now()
             fresh = frozenset() if admitted is before else admitted - before
             for base in changed | fresh:
-                self._wake(base, group)
+                self._wake_guarded(base, group)
             before = admitted
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):
                     await self._news.wait()
+
+    def _wake_guarded(self, base: str, group: asyncio.TaskGroup) -> None:
+        try:
+            self._wake(base, group)
+        except Exception as error:  # noqa: BLE001 - one bad job never stops the others
+            self._guard.note(base, error)
+            self._bases.add(base)  # again at the next beat
 
     def _wake(self, base: str, group: asyncio.TaskGroup) -> None:
         job, actor = self._doors.cache.job(base), self._actors.get(base)
@@ -114,8 +134,10 @@ class Controller:
             actor = JobActor(self._doors, self._hands, self._runs, job, self._readmit)
             courier = Courier(self._doors, self._writer, job)
             self._actors[base], self._couriers[base] = actor, courier
-            group.create_task(actor.live(), name=f"actor {base}")
-            group.create_task(courier.deliver(), name=f"courier {base}")
+            live = persevere(actor.guard, base, actor.live)
+            deliver = persevere(courier.guard, base, courier.deliver)
+            group.create_task(live, name=f"actor {base}")
+            group.create_task(deliver, name=f"courier {base}")
         else:
             actor.poke()
             self._couriers[base].poke()
@@ -126,6 +148,12 @@ class Controller:
             actor.poke()
         if (courier := self._couriers.pop(base, None)) is not None:
             courier.poke()
+
+    def wake_all(self) -> None:
+        """Make a pass over every job soon: something about all of them changed."""
+        for job in self._doors.cache.jobs():
+            with self._guard.around(job.names.base):
+                self._job_changed(job.names.base)
 
     def _job_changed(self, base: str) -> None:
         self._bases.add(base)
@@ -165,6 +193,11 @@ class Controller:
         return {
             job.names.run_name: job.transitions.get(State.CREATED, job.accepted_at) for job in jobs
         }
+
+    def _clean_text(self, run_name: str, text: str) -> str:
+        """Take out of a foreign text what the job of a run must not tell."""
+        job = self._doors.cache.job(self._run_bases.get(run_name, ""))
+        return foreign.clean_for(self._doors.cache.personal.of(job.uid) if job else None, text)
 
     def _run_changed(self, run_name: str) -> None:
         if (base := self._run_bases.get(run_name)) is not None:

@@ -8,14 +8,17 @@ import contextlib
 import random
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
+from pyvatti import fence, foreign
 from pyvatti.backend import Answer, Reply
-from pyvatti.errors import PyvattiError
+from pyvatti.errors import Conflict, Deposed, PyvattiError
+from pyvatti.guard import Guard
 from pyvatti.jobs import outbox_patch
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.lifecycle.writing import JobWriter
+from pyvatti.lifecycle.writing import JobWriter, Wrote
 from pyvatti.models import Delivery, Job, Manifest, Notice
 from pyvatti.telemetry import metrics
 
@@ -24,6 +27,7 @@ log = structlog.get_logger(__name__)
 FIRST_BACKOFF = 1.0  # seconds
 LONGEST_BACKOFF = 300.0  # seconds
 BROKEN_BACKOFF = 60.0  # seconds, after an error nobody expected
+LAST_WORDS = 1.0  # seconds for which a courier that is stopped waits for an answer that is due
 FIRST_NOTED = 4  # tries, after about 10 s: a restart of the backend is no news
 
 _ENDS = {Answer.DELIVERED: Delivery.DELIVERED, Answer.DEAD: Delivery.DEAD}
@@ -38,6 +42,11 @@ def back_off(failures: int, first: float, asked: float | None = None) -> float:
     return max(pause * random.uniform(0.6, 1.0), min(asked or 0.0, LONGEST_BACKOFF))  # noqa: S311 - jitter
 
 
+def _is_due(job: Job) -> bool:
+    """Tell whether there is something to tell: of a launch that is being taken back, nothing."""
+    return bool(job.pending) and not job.withdrawn
+
+
 class Courier:
     """Empties the outbox of one Job (name and uid)."""
 
@@ -46,6 +55,7 @@ class Courier:
         self._doors, self._writer = doors, writer
         self._changed = asyncio.Event()
         self._failures = 0
+        self.guard = Guard("courier")
 
     def poke(self) -> None:
         """Look at the outbox: the job changed."""
@@ -53,9 +63,10 @@ class Courier:
 
     async def deliver(self) -> None:
         """Deliver until the Job is gone."""
-        with structlog.contextvars.bound_contextvars(job=self.base):
+        about = foreign.about(partial(self._doors.cache.personal.of, self.uid))
+        with structlog.contextvars.bound_contextvars(job=self.base), about:
             while (job := self._doors.cache.job(self.base, self.uid)) is not None:
-                pause = await self._guarded(job) if job.pending else None
+                pause = await self._guarded(job) if _is_due(job) else None
                 if pause != 0:
                     await self._rest(pause)
             self._doors.attempts.forget(self.uid)
@@ -74,7 +85,7 @@ class Courier:
         job = self._doors.cache.job(self.base, self.uid)
         if job is None:
             return -1
-        return job.pending[0].sequence if job.pending else None
+        return job.pending[0].sequence if _is_due(job) else None
 
     async def _guarded(self, job: Job) -> float:
         try:
@@ -82,24 +93,48 @@ class Courier:
         except PyvattiError as error:
             log.warning("delivery not written back", error=str(error))
             return self._back_off(FIRST_BACKOFF, None)
-        except Exception:  # one bad job never stops the others
-            log.exception("delivery broke")
+        except Exception as error:  # noqa: BLE001 - one bad job never stops the others
+            self.guard.note(self.base, error)
             return self._back_off(BROKEN_BACKOFF, None)
 
     async def _deliver_next(self, job: Job) -> float:
         """Tell the oldest pending event; give the seconds to wait before the next one."""
-        notice = self._doors.attempts.newest(self.uid, job.pending[0])
-        if notice.delivery is Delivery.PENDING:
-            reply = await self._doors.backend.tell(job.names.job_id, self.uid, notice)
-            metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
-            notice, pause = self._judge(notice, reply)
-            self._doors.attempts.note(self.uid, notice)
+        try:
+            return await asyncio.shield(self._deliver(job))
+        except asyncio.CancelledError:
+            await self._hear_out()
+            raise
+
+    async def _deliver(self, job: Job) -> float:
+        """Tell and write back; once begun it goes on to its end, though the courier be stopped.
+
+        So what the backend took is known here and not told again, by this process at least.
+        """
+        attempts = self._doors.attempts
+        async with attempts.turn(self.uid):
+            job = self._doors.cache.job(self.base, self.uid) or job
+            if not _is_due(job):  # whoever had the turn before told it
+                return 0.0
+            notice = attempts.newest(self.uid, job.pending[0])
             if notice.delivery is Delivery.PENDING:
-                await self._note_failure(job, notice, pause)
-                return pause
-        await self._write_back(job, notice)
-        self._failures = 0
-        return 0.0
+                reply = await self._doors.backend.tell(job.names.job_id, self.uid, notice)
+                metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
+                notice, pause = self._judge(notice, reply)
+                attempts.note(self.uid, notice)
+                if notice.delivery is Delivery.PENDING:
+                    await self._note_failure(job, notice, pause)
+                    return pause
+            await self._write_back(job, notice)
+            self._failures = 0
+            self.guard.forget(self.base)
+            return 0.0
+
+    async def _hear_out(self) -> None:
+        """Leave a delivery under way a little time to end, while the Lease is still ours."""
+        with contextlib.suppress(Deposed, TimeoutError):
+            fence.require()
+            async with asyncio.timeout(LAST_WORDS), self._doors.attempts.turn(self.uid):
+                pass
 
     def _judge(self, notice: Notice, reply: Reply) -> tuple[Notice, float]:
         """Give the event as it stands after a try, and the seconds until the next one."""
@@ -148,7 +183,8 @@ class Courier:
             log.debug("attempts not written down", error=str(error))
 
     async def _write_back(self, job: Job, settled: Notice) -> None:
-        await self._store(job, settled)
+        if await self._store(job, settled) is Wrote.GONE:  # or so one answer says: it is kept
+            raise Conflict("the Job is not there to note it")
         self._doors.attempts.forget(self.uid)
         metrics.notices.labels(settled.event.value, settled.delivery.value).inc()
         if settled.delivery is Delivery.DELIVERED:
@@ -165,11 +201,11 @@ class Courier:
         text = f"{settled.event.value} is {settled.delivery.value}: {settled.answer}"
         self._writer.note(job, "NotificationFailed", text, warning=True)
 
-    async def _store(self, job: Job, told: Notice) -> None:
+    async def _store(self, job: Job, told: Notice) -> Wrote:
         """Write down how the telling of a pending event stands."""
 
         def build(newest: Job) -> Manifest | None:
             pending = any(notice.sequence == told.sequence for notice in newest.pending)
             return outbox_patch(newest, told) if pending else None
 
-        await self._writer.patch(job, build)
+        return await self._writer.patch(job, build)

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from typing import NoReturn
 
+from pyvatti.guard import Guard
 from pyvatti.kube import JOBS, Elector
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.strangers import Strangers
@@ -16,34 +17,38 @@ PERIOD = 5.0  # seconds
 
 
 async def keep_gauges(doors: Doors, elector: Elector) -> NoReturn:
-    """Set the gauges every few seconds until cancelled."""
-    strangers = Strangers(doors.events)
+    """Set the gauges every few seconds until cancelled; one odd job costs its own count alone."""
+    guard, strangers = Guard("gauges"), Strangers(doors.events)
     while True:
         metrics.leader.set(1 if elector.is_leader else 0)
         now = time.monotonic()
         metrics.fresh.set(1 if doors.cache.is_fresh(now) else 0)
         for kind, silence in doors.cache.silences(now).items():
             metrics.silence.labels(kind).set(silence)
-        _count_jobs(doors)
-        _measure_ages(doors, elector)
+        with guard.around("jobs"):
+            _count_jobs(doors, guard)
+        with guard.around("ages"):
+            _measure_ages(doors, elector, guard)
         if elector.is_follower:
             _leave_to_others()
         else:
-            _tell_foreign_jobs(doors, strangers)
+            with guard.around("foreign jobs"):
+                _tell_foreign_jobs(doors, strangers)
         await asyncio.sleep(PERIOD)
 
 
-def _count_jobs(doors: Doors) -> None:
+def _count_jobs(doors: Doors, guard: Guard) -> None:
     jobs = doors.cache.jobs()
     states = Counter(job.state for job in jobs)
     for state in State:
         metrics.jobs.labels(state.value).set(states[state])
     admitted = admit(jobs, most_released(doors.settings))
-    waits = Counter(
-        waiting.on
-        for job in jobs
-        if (waiting := waiting_for(_observed(doors, job, has_slot=job.names.base in admitted)))
-    )
+    waits: Counter[str] = Counter()
+    for job in jobs:
+        with guard.around(job.names.base):
+            seen = _observed(doors, job, has_slot=job.names.base in admitted)
+            if waiting := waiting_for(seen):
+                waits[waiting.on] += 1
     metrics.waiting.clear()
     for what, count in (dict.fromkeys(NEEDS_PERSON, 0) | waits).items():
         metrics.waiting.labels(what).set(count)
@@ -70,12 +75,15 @@ def _leave_to_others() -> None:
         metrics.sweep_failing.labels(kind).set(0)
 
 
-def _measure_ages(doors: Doors, elector: Elector) -> None:
-    now = doors.clock()
-    told = [notice.at for job in doors.cache.jobs() for notice in job.pending]
-    metrics.outbox_age.set((now - min(told, default=now)).total_seconds())
+def _measure_ages(doors: Doors, elector: Elector, guard: Guard) -> None:
+    now, oldest_event = doors.clock(), 0.0
+    for job in doors.cache.jobs():
+        with guard.around(f"{job.names.base} (outbox)"):
+            ages = [(now - notice.at).total_seconds() for notice in job.pending]
+            oldest_event = max(oldest_event, *ages, 0.0)
+    metrics.outbox_age.set(oldest_event)
     # what is proven deleted is known to the acting replica alone; while it is known, it speaks
     known = (doors.cache.oldest_deletion(), doors.remains.oldest())
-    ages = [now - since for since in known if since is not None and not elector.is_follower]
-    metrics.oldest_undeleted.set(max(ages).total_seconds() if ages else 0.0)
+    undeleted = [now - since for since in known if since is not None and not elector.is_follower]
+    metrics.oldest_undeleted.set(max(undeleted).total_seconds() if undeleted else 0.0)
     metrics.data_remains.set(0 if elector.is_follower else doors.remains.count())

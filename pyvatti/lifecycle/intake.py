@@ -1,10 +1,12 @@
 """Accepts launches durably, cancels jobs, says what would be applied. Makes no bucket.
 
 The Job's name is the lock: the API server refuses the second POST of an id. Any replica may accept.
+An accept makes five calls: is the id finished, the Job, the same question again, the Secret, a last
+look at the Job.
 """
 
 import contextlib
-import time
+import secrets
 
 import structlog
 
@@ -24,9 +26,9 @@ from pyvatti.kube import JOBS, SECRETS
 from pyvatti.launch import LaunchRequest
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
-from pyvatti.lifecycle.withdrawing import is_stored, withdraw
+from pyvatti.lifecycle.withdrawing import find_job, is_stored, withdraw
 from pyvatti.manifests import redact
-from pyvatti.models import IdNames, Job, Manifest, Presence, State
+from pyvatti.models import IdNames, Job, Manifest, Presence
 
 log = structlog.get_logger(__name__)
 
@@ -48,41 +50,49 @@ class Intake:
         Raises JobExists, JobFinished, and Unavailable or Rejected if it could not be written:
         then nobody was promised anything and the job will not run.
         """
-        began = time.monotonic()
+        self._doors.home.require_staying()
         names = id_names(request.job_id, self._doors.settings.namespace)
         before = self._doors.cache.job(names.base)
         if before is not None and before.presence is Presence.GONE:
             raise Unavailable("what an earlier job of this id left is being removed", retry_after=5)
-        manifest = self._doors.renderer.job(request, self._doors.installation)
+        await self._refuse_finished(names)
+        manifest, nonce = self._signed(request)
         try:
             raw = await self._doors.kube.create(JOBS, manifest)
         except AlreadyExists:
             return await self._repeat(request, names)
         except Unavailable:
-            with contextlib.suppress(PyvattiError):
-                await self._withdraw_lost(request, names)
+            await self._withdraw_own(names, nonce)
             raise
         job = read_job(raw)
         with self._doors.cache.accepting(job):
             self._doors.cache.note_job(raw)
-            await self._complete(request, job)
-            grace = self._doors.settings.accept_grace.total_seconds()
-            if time.monotonic() - began > grace / 2:  # it may have been taken for abandoned
-                await self._require_kept(job)
+            await self._complete(request, job, nonce)
+            await self._require_kept(job)
         log.info("job accepted", job=names.base)
         self._doors.events.note(
             job, "Accepted", "the request is stored; the job is queued", self._doors.clock()
         )
         return names.job_id
 
-    async def _complete(self, request: LaunchRequest, job: Job) -> None:
-        """Store the request beside its Job, unless the id is finished; undo the Job on failure."""
+    def _signed(self, request: LaunchRequest) -> tuple[Manifest, str]:
+        """Give the Job with the nonce of this very request: who made it may take it back."""
+        manifest = self._doors.renderer.job(request, self._doors.installation)
+        nonce = secrets.token_hex(16)
+        manifest["metadata"].setdefault("annotations", {})[labels.ACCEPT] = nonce
+        return manifest, nonce
+
+    async def _complete(self, request: LaunchRequest, job: Job, nonce: str) -> None:
+        """Store the request beside its Job, unless the id is finished; undo the Job on failure.
+
+        The record is looked for again: it may have been written between the first look and the
+        Job, and no later, for a job's record is written before its name is free.
+        """
         try:
             await self._refuse_finished(job.names)
             await self._store(request, job)
         except (PyvattiError, OSError):
-            with contextlib.suppress(PyvattiError):
-                await self._withdraw(job)
+            await self._withdraw_own(job.names, nonce)
             raise
 
     async def _store(self, request: LaunchRequest, job: Job) -> None:
@@ -90,23 +100,21 @@ class Intake:
         try:
             await self._doors.kube.create(SECRETS, secret)
         except AlreadyExists:
-            found = await self._doors.kube.get(SECRETS, job.names.base)
-            if found is None or labels.owner_uid(found) != job.uid:
+            if not await is_stored(self._doors, job):
                 raise
 
-    async def _withdraw(self, job: Job) -> None:
-        """Withdraw the newest version of a Job that was not accepted, unless it moved on."""
-        raw = await self._doors.kube.get(JOBS, job.names.base)
-        if raw is not None and raw["metadata"]["uid"] == job.uid:
-            newest = read_job(raw)
-            if newest.state is State.REQUESTED and State.REQUESTED not in newest.transitions:
-                await withdraw(self._doors, newest)
+    async def _withdraw_own(self, names: IdNames, nonce: str) -> None:
+        """Withdraw the Job this request made, also where the answer to its create was lost.
 
-    async def _withdraw_lost(self, request: LaunchRequest, names: IdNames) -> None:
-        """Find and withdraw the Job of a create whose answer was lost."""
-        raw = await self._doors.kube.get(JOBS, names.base)
-        if raw is not None and read_job(raw).request_hash == request.fingerprint():
-            await self._withdraw(read_job(raw))
+        What fails here is left to the acting replica: the mark of a withdrawal, or its absence
+        for too long, tells it.
+        """
+        try:
+            raw = await self._doors.kube.get(JOBS, names.base)
+            if raw is not None and not why_not_ours(raw, self._doors.installation):
+                await withdraw(self._doors, read_job(raw), nonce=nonce)
+        except (PyvattiError, OSError) as error:
+            log.warning("launch not withdrawn yet", job=names.base, error=str(error))
 
     async def _repeat(self, request: LaunchRequest, names: IdNames) -> str:
         raw = await self._doors.kube.get(JOBS, names.base)
@@ -122,23 +130,25 @@ class Intake:
             raise JobExists(SAME_ID)
         if job.state.is_terminal or job.deleting_since is not None:
             raise JobFinished(FINISHED if job.state.is_terminal else LEAVING)
-        if job.state is State.REQUESTED and not await is_stored(self._doors, job):
+        if not job.is_marked:
             await self._finish_repeat(request, job)
         return names.job_id
 
     async def _finish_repeat(self, request: LaunchRequest, job: Job) -> None:
-        """Complete an accept that another request began; both write the very same Secret."""
-        if State.REQUESTED in job.transitions:
-            return  # it was accepted before; that its Secret is gone is the controller's to judge
-        await self._refuse_finished(job.names)
-        await self._store(request, job)
+        """Complete an accept that another request began; both write the very same Secret.
+
+        Where it fails the Job stays: its maker, or another repeat, may complete it.
+        """
+        if not await is_stored(self._doors, job):
+            await self._refuse_finished(job.names)
+            await self._store(request, job)
         await self._require_kept(job)
 
     async def _require_kept(self, job: Job) -> None:
-        """Look for the mark of a withdrawal, after the Secret is stored (see `withdraw`)."""
-        raw = await self._doors.kube.get(JOBS, job.names.base)
-        if raw is None or raw["metadata"]["uid"] != job.uid or read_job(raw).withdrawn:
-            raise Unavailable("an earlier launch of this id is being withdrawn", retry_after=2)
+        """Take the last look before a 201, after the Secret is stored (see `withdrawing`)."""
+        newest = await find_job(self._doors, job)
+        if newest is None or newest.withdrawn or newest.deleting_since is not None:
+            raise Unavailable("this launch is being taken back; try again", retry_after=2)
 
     async def _refuse_finished(self, names: IdNames) -> None:
         """Raise JobFinished for an id that has a record."""
@@ -181,6 +191,8 @@ class Intake:
             return
         job = read_job(raw)
         if job.withdrawn:
+            if not job.withdrawal_decided and await is_stored(self._doors, job):
+                raise Unavailable("the launch is just being completed", retry_after=1)
             raise JobNotFound(f"{names.job_id} is not known")
         if job.state.is_terminal:
             _require_cancelled(job.verdict.reason if job.verdict else "")
@@ -199,7 +211,7 @@ class Intake:
 
     async def _mark_accepted(self, job: Job) -> None:
         """Note that the job was accepted: a deletion takes the Secret that proves it."""
-        if job.state is State.REQUESTED and State.REQUESTED not in job.transitions:
+        if not job.is_marked:
             if not await is_stored(self._doors, job):
                 raise JobNotFound(f"{job.names.job_id} is not known")
             raw = await self._doors.kube.merge_patch(JOBS, job.names.base, queued_patch(job))

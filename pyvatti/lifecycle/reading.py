@@ -227,7 +227,8 @@ def _record_line(metadata: dict[str, object]) -> JobLine | None:
     marks = metadata.get("annotations") or {}
     if not isinstance(found, dict) or not isinstance(marks, dict):
         return None
-    accepted = read_time(marks.get(labels.ACCEPTED_AT) or str(metadata["creationTimestamp"]))
+    made = read_time(str(metadata.get("creationTimestamp")))
+    accepted = read_time(marks.get(labels.ACCEPTED_AT)) or made
     state = found.get(labels.STATE)
     if accepted is None or state not in set(State) or labels.JOB_ID not in found:
         return None

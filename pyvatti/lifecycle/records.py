@@ -8,15 +8,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from pyvatti import labels
+from pyvatti import foreign, labels
 from pyvatti.errors import AlreadyExists, Conflict, NotOurs
-from pyvatti.jobs import JOB_NAME, names_for, read_time, why_record_not_ours
+from pyvatti.jobs import JOB_NAME, bounds, names_for, read_time, why_record_not_ours
 from pyvatti.kube import CONFIGMAPS, KubeClient
 from pyvatti.manifests import Renderer
 from pyvatti.models import IdNames, Installation, Job, Manifest, Record, State, lost_events
@@ -116,9 +116,9 @@ def _parse(text: str) -> Record:
     except ValidationError as error:
         places = {".".join(map(str, item["loc"])) for item in error.errors(include_input=False)}
         raise ValueError(f"not understood: {', '.join(sorted(places)[:3])}"[:200]) from None
-    if not _is_zoned(_RECORD.dump_python(record)):
-        raise ValueError("a time in it has no zone")
-    return record
+    bounds.check(record)
+    cleaned: Record = bounds.with_clean_texts(record, foreign.without_secrets)
+    return cleaned
 
 
 def _version_of(text: str) -> int:
@@ -129,16 +129,6 @@ def _version_of(text: str) -> int:
         return 0
     version = said.get("version", 0) if isinstance(said, dict) else 0
     return version if isinstance(version, int) else 0
-
-
-def _is_zoned(value: Any) -> bool:
-    if isinstance(value, datetime):
-        return value.tzinfo is not None
-    if isinstance(value, dict):
-        return all(_is_zoned(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return all(_is_zoned(item) for item in value)
-    return True
 
 
 def _require_agreement(record: Record, raw: Manifest, whose: Installation) -> None:
@@ -243,8 +233,7 @@ async def update(
 def _from_labels(raw: Manifest) -> Record:
     metadata = raw["metadata"]
     marks = metadata.get("labels") or {}
-    created = read_time(metadata.get("creationTimestamp"))
-    assert created is not None  # noqa: S101 - the API server always sets it
+    created = read_time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
     named = metadata["name"].removesuffix("-record")
     return Record(
         job_id=(named if JOB_NAME.fullmatch(named) else "").upper(),

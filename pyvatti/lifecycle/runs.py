@@ -11,8 +11,9 @@ from datetime import datetime
 import structlog
 
 from pyvatti.errors import Denied, PyvattiError
+from pyvatti.guard import Guard
 from pyvatti.models import Run
-from pyvatti.seqera import PAGE, Seqera
+from pyvatti.seqera import PAGE, Clean, Seqera
 
 log = structlog.get_logger(__name__)
 
@@ -33,12 +34,14 @@ class RunFollower:
         interval: float,
         clock: Callable[[], datetime],
         wanted: Wanted,
+        clean: Clean,
         changed: Callable[[str], None],
     ) -> None:
         self._seqera = seqera
         self._interval = interval
         self._clock = clock
         self._wanted = wanted
+        self._clean = clean
         self._changed = changed
         self._runs: dict[str, Run] = {}
         self._asked = asyncio.Event()
@@ -46,6 +49,7 @@ class RunFollower:
         self._pass_ended = asyncio.Condition()
         self._asked_at: datetime | None = None
         self._asked_alone: dict[str, datetime] = {}  # run name -> a look-up after the last pass
+        self._guard = Guard("run follower")
         self.failing_since: datetime | None = None
 
     def run_of(self, name: str) -> Run | None:
@@ -86,7 +90,7 @@ class RunFollower:
         """Say at once, not at the first job, that token, workspace or address are wrong."""
         try:
             await self._seqera.check()
-        except PyvattiError as error:
+        except Exception as error:  # noqa: BLE001 - no answer of Seqera stops the jobs
             self._report_failure(error, self._clock())
 
     async def _look_up(self, asking: set[str]) -> bool:
@@ -97,12 +101,12 @@ class RunFollower:
         found: dict[str, Run] = {}
         try:
             for name in asking:
-                run = await self._seqera.find(name, wanted[name])
+                run = await self._seqera.find(name, wanted[name], self._clean)
                 if run is None:
                     return False
                 found[name] = run
-        except PyvattiError:
-            return False  # the pass tells of it
+        except Exception:  # noqa: BLE001 - the pass tells of it
+            return False
         self._asked_alone |= dict.fromkeys(found, began)
         await self._take(found, wanted)
         return True
@@ -113,9 +117,10 @@ class RunFollower:
         try:
             if wanted:
                 async with asyncio.timeout(PASS_LIMIT):
-                    found = await self._seqera.runs(wanted)
+                    found = await self._seqera.runs(wanted, self._clean)
             self.failing_since = None
-        except (PyvattiError, TimeoutError) as error:
+            self._guard.forget("pass")
+        except Exception as error:  # noqa: BLE001 - no answer of Seqera stops the jobs
             self._report_failure(error, began)
         self._asked_at, self._asked_alone = began, {}
         await self._take(found, wanted)
@@ -128,9 +133,13 @@ class RunFollower:
         for name in wanted:
             before, after = known.get(name), self._runs.get(name)
             if after is not None and (before is None or before.status is not after.status):
-                self._changed(name)
+                with self._guard.around(name):
+                    self._changed(name)
 
     def _report_failure(self, error: Exception, began: datetime) -> None:
         self.failing_since = self.failing_since or began
+        if not isinstance(error, PyvattiError | TimeoutError):
+            self._guard.note("pass", error)
+            return
         level = log.error if isinstance(error, Denied) else log.warning
         level("seqera pass failed", error=str(error) or type(error).__name__)

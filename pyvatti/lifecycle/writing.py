@@ -5,12 +5,13 @@ What is written, and when, is decided elsewhere.
 
 import asyncio
 from collections.abc import Callable
+from enum import StrEnum
 from weakref import WeakValueDictionary
 
 import structlog
 
 from pyvatti import jobs, labels
-from pyvatti.errors import Conflict
+from pyvatti.errors import Conflict, NotFound
 from pyvatti.kube import JOBS
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
@@ -21,6 +22,14 @@ log = structlog.get_logger(__name__)
 
 PATCH_TRIES = 5
 FOUND_PAUSE = 1.0  # seconds for which the watch may take to bring a found Job back
+
+
+class Wrote(StrEnum):
+    """What became of a write."""
+
+    WRITTEN = "written"
+    NOTHING = "nothing"  # the newest version says it already, or takes no such write
+    GONE = "gone"  # the Job is not there: what was to be written is written nowhere
 
 
 class JobWriter:
@@ -34,31 +43,38 @@ class JobWriter:
         """Tell an Event about the job."""
         self._doors.events.note(job, reason, text, self._doors.clock(), warning=warning)
 
-    async def patch(self, job: Job, build: Callable[[Job], Manifest | None]) -> None:
-        """Compare-and-swap: build from the newest version; None means there is nothing to write."""
+    async def patch(self, job: Job, build: Callable[[Job], Manifest | None]) -> Wrote:
+        """Compare-and-swap: build from the newest version; None means there is nothing to write.
+
+        A Job that is being withdrawn takes no write but those of its withdrawal.
+        """
         async with self.pen(job):
+            newest = self._doors.cache.job(job.names.base, job.uid)
             for _ in range(PATCH_TRIES):
-                newest = self._doors.cache.job(job.names.base, job.uid)
-                if newest is None or (patch := build(newest)) is None:
-                    return
+                if newest is None:
+                    return Wrote.GONE
+                if newest.withdrawn or (patch := build(newest)) is None:
+                    return Wrote.NOTHING
                 if newest.presence is Presence.GONE:
                     self._doors.cache.patch_lost(job.uid, patch)
-                    return
-                if await self._try_patch(job, patch):
-                    return
+                    return Wrote.WRITTEN
+                try:
+                    raw = await self._doors.kube.merge_patch(JOBS, job.names.base, patch)
+                except Conflict:
+                    newest = await self._read(job)
+                except NotFound:
+                    return Wrote.GONE
+                else:
+                    self._doors.cache.note_job(raw)
+                    return Wrote.WRITTEN
         raise Conflict(f"Job {job.names.base} changes faster than it can be written")
 
-    async def _try_patch(self, job: Job, patch: Manifest) -> bool:
-        """Write a patch; False where another version came first and is read now."""
-        kube, cache = self._doors.kube, self._doors.cache
-        try:
-            cache.note_job(await kube.merge_patch(JOBS, job.names.base, patch))
-        except Conflict:
-            raw = await kube.get(JOBS, job.names.base)
-            if raw is not None and raw["metadata"]["uid"] == job.uid:
-                cache.note_job(raw)
-                return False
-        return True
+    async def _read(self, job: Job) -> Job | None:
+        """Read the version that came first; None where this very Job is gone."""
+        raw = await self._doors.kube.get(JOBS, job.names.base)
+        if raw is None or raw["metadata"]["uid"] != job.uid:
+            return None
+        return self._doors.cache.note_job(raw)
 
     def pen(self, job: Job) -> asyncio.Lock:
         """Give the lock under which this Job is written: actor and courier never collide."""

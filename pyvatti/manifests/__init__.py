@@ -3,6 +3,6 @@
 No calls to a cluster and no clock.
 """
 
-from pyvatti.manifests.rendering import Renderer, redact
+from pyvatti.manifests.rendering import REQUEST, Renderer, redact
 
-__all__ = ["Renderer", "redact"]
+__all__ = ["REQUEST", "Renderer", "redact"]

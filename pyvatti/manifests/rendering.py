@@ -7,28 +7,30 @@ import contextlib
 import copy
 import json
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
 import orjson
 import yaml
-from jinja2 import (
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    StrictUndefined,
-    TemplateError,
-    TemplateNotFound,
-    TemplateSyntaxError,
-)
+from jinja2 import TemplateError, TemplateNotFound, TemplateSyntaxError
 
 from pyvatti import __version__, labels
 from pyvatti.errors import ConfigurationError
 from pyvatti.jobs import id_names, names_for
 from pyvatti.launch import EXAMPLE, LaunchRequest
-from pyvatti.manifests.serialisers import FILTERS, to_json
+from pyvatti.manifests.contexts import (
+    SAMPLE_CREDENTIALS,
+    credentials,
+    fill,
+    marks,
+    plain_names,
+    plain_request,
+    plain_settings,
+)
+from pyvatti.manifests.environment import TemplateEnvironment
+from pyvatti.manifests.serialisers import Unwritable, to_json
 from pyvatti.models import IdNames, Installation, Manifest, Names, State
 from pyvatti.settings import PACKAGED_TEMPLATES, Settings
 
@@ -48,7 +50,10 @@ DRIVER_FILES = (
 )
 TRANSFER_FILES = ("application.properties", "application-crypt4gh-secret-manager.properties")
 
-RENDERING_ERRORS = (TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError)
+RENDERING_ERRORS = (
+    *(TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError),
+    *(AttributeError, MemoryError, RuntimeError, ConfigurationError),
+)
 
 DEADLINE_MARGIN = 3600  # seconds the service has to act on its own limits first
 # A name that Nextflow, Seqera and Kubernetes all take
@@ -81,29 +86,13 @@ def redact(manifest: Manifest) -> Manifest:
 NO_UID = "00000000-0000-0000-0000-000000000000"
 
 
-class _Environment(Environment):
-    """Templates that share plain globals: jinja's ChainMap is copied slowly at each rendering."""
-
-    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
-        return {**self.globals, **(d or {})}
-
-
 class Renderer:
     """Renders what one job consists of. Raises ConfigurationError where a template is wrong."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        folders = [settings.templates_dir, PACKAGED_TEMPLATES]
-        self._environment = _Environment(
-            loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
-            undefined=StrictUndefined,
-            autoescape=False,  # no HTML; each format has its own filter
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            auto_reload=False,
-        )
-        self._environment.filters.update(FILTERS)
+        self._plain_settings = plain_settings(settings)
+        self._environment = TemplateEnvironment([settings.templates_dir, PACKAGED_TEMPLATES])
 
     def check(self) -> None:
         """Render a sample of everything. Raises ConfigurationError naming setting, file or line."""
@@ -114,6 +103,10 @@ class Renderer:
         if not RUN_NAME.fullmatch(names.run_name):
             raise ConfigurationError("NAMESPACE: must not hold -- or end in -: it names the runs")
         whose = self.nowhere()
+        self.job(request, whose)
+        # With nothing private in them, so that a mistake is said in full
+        self._driver_files(request, names, whose, is_private=False)
+        self._transfer_files(SAMPLE_CREDENTIALS, is_private=False)
         self.everything(request, whose)
         self.record(names, whose, state=State.FAILED, data={"record.json": "{}"})
 
@@ -148,13 +141,7 @@ class Renderer:
 
     def driver_secret(self, request: LaunchRequest, names: Names, whose: Installation) -> Manifest:
         """Give the Secret `{id}`: request.json, the driver's files, run name and Seqera token."""
-        context = {
-            "request": request,
-            "names": names,
-            "pgsc_calc": version_of(self._settings.pgsc_calc_revision) or NEWEST_KNOWN,
-            "resource_labels": labels.of_bucket(whose, names.base, names.uid),
-        }
-        files = {name: self._file(name, context) for name in DRIVER_FILES}
+        files = self._driver_files(request, names, whose, is_private=True)
         files[REQUEST] = to_json(request.canonical())
         files[TOWER_TOKEN] = self._settings.tower_token.get_secret_value()
         files[RUN_NAME_KEY] = names.run_name
@@ -162,11 +149,7 @@ class Renderer:
 
     def transfer_secret(self, names: Names, whose: Installation) -> Manifest:
         """Give the Secret `{id}-transfer`: credentials of Globus and key handler, nothing else."""
-        credentials = {
-            name: getattr(self._settings, name).get_secret_value()
-            for name in ("globus_client_secret", "key_handler_token", "key_handler_password")
-        }
-        files = {name: self._file(name, {"credentials": credentials}) for name in TRANSFER_FILES}
+        files = self._transfer_files(credentials(self._settings), is_private=True)
         return self._secret("transfer-secret.yaml.j2", names, whose, labels.TRANSFER, files)
 
     def everything(self, request: LaunchRequest, whose: Installation) -> list[Manifest]:
@@ -232,15 +215,32 @@ class Renderer:
             "controller": True,
         }
         secret_labels = {**self._labels(names, whose, component), labels.JOB_UID: names.uid}
-        return self._manifest(
-            template, names=names, secret_labels=secret_labels, owner=owner, files=files
+        manifest = self._manifest(
+            template, names=names, secret_labels=secret_labels, owner=owner, files=marks(files)
         )
+        return fill(template, manifest, files)
 
-    def _file(self, name: str, context: Mapping[str, Any]) -> str:
-        return self._text(f"{self._settings.compute_environment}/{name}.j2", context)
+    def _driver_files(
+        self, request: LaunchRequest, names: Names, whose: Installation, *, is_private: bool
+    ) -> dict[str, str]:
+        context = {
+            "request": plain_request(request),
+            "names": plain_names(names),
+            "pgsc_calc": version_of(self._settings.pgsc_calc_revision) or NEWEST_KNOWN,
+            "resource_labels": labels.of_bucket(whose, names.base, names.uid),
+        }
+        return {name: self._file(name, context, is_private=is_private) for name in DRIVER_FILES}
 
-    def _manifest(self, template: str, **context: Any) -> Manifest:
-        return _read_yaml(template, self._text(template, context))
+    def _transfer_files(self, secrets: Mapping[str, str], *, is_private: bool) -> dict[str, str]:
+        context = {"credentials": secrets}
+        return {name: self._file(name, context, is_private=is_private) for name in TRANSFER_FILES}
+
+    def _file(self, name: str, context: Mapping[str, Any], *, is_private: bool) -> str:
+        template = f"{self._settings.compute_environment}/{name}.j2"
+        return self._text(template, context, is_private=is_private)
+
+    def _manifest(self, template: str, *, names: Names, **context: Any) -> Manifest:
+        return _read_yaml(template, self._text(template, {"names": plain_names(names), **context}))
 
     def _job_manifest(self, names: IdNames, fingerprint: str, **context: Any) -> Manifest:
         """Render the Job; what differs from other Jobs in name and request alone is parsed once.
@@ -248,7 +248,7 @@ class Renderer:
         A name and a hash are letters and digits: whatever stands there, YAML reads the same form.
         """
         template = "job.yaml.j2"
-        text = self._text(template, {"names": names, **context})
+        text = self._text(template, {"names": plain_names(names), **context})
         words = {names.base: "q" * len(names.base), fingerprint: "Q" * len(fingerprint)}
         if not JOB_NAME.fullmatch(names.base) or any(blank in text for blank in words.values()):
             return _read_yaml(template, text)
@@ -260,22 +260,38 @@ class Renderer:
         manifest: Manifest = orjson.loads(filled)
         return manifest
 
-    def _text(self, template: str, context: Mapping[str, Any]) -> str:
+    def _text(self, template: str, context: Mapping[str, Any], *, is_private: bool = False) -> str:
+        self._environment.begin()
         try:
             return self._environment.get_template(template).render(
-                {"settings": self._settings, **context}
+                {"settings": self._plain_settings, **context}
             )
-        except TemplateNotFound as error:
-            raise ConfigurationError(
-                f"{error.name}: no such template in TEMPLATES_DIR or in the package"
-                " (COMPUTE_ENVIRONMENT names the folder)"
-            ) from error
-        except TemplateSyntaxError as error:
-            place = f"{error.name or template}, line {error.lineno}"
-            raise ConfigurationError(f"{place}: {error.message}") from error
         except RENDERING_ERRORS as error:
-            place = f"{template}, line {_line_of(error.__traceback__)}"
-            raise ConfigurationError(f"{place}: {error}") from error
+            raise _explained(template, error, is_private=is_private) from (
+                None if is_private else error
+            )
+
+
+def _explained(template: str, error: BaseException, *, is_private: bool) -> ConfigurationError:
+    """Say what is wrong and where; of a private context no word but those written in our code.
+
+    A template may put any value of its context into an error: as a key, a name, a message.
+    """
+    if isinstance(error, TemplateSyntaxError):
+        return ConfigurationError(f"{error.name or template}, line {error.lineno}: {error.message}")
+    place = f"{template}, line {_line_of(error.__traceback__)}"
+    if isinstance(error, Unwritable):
+        return ConfigurationError(f"{place}: {error}")
+    if is_private:
+        return ConfigurationError(f"{place}: {type(error).__name__}; its text may hold a secret")
+    if isinstance(error, TemplateNotFound):
+        return ConfigurationError(
+            f"{error.name}: no such template in TEMPLATES_DIR or in the package"
+            " (COMPUTE_ENVIRONMENT names the folder)"
+        )
+    if isinstance(error, ConfigurationError):  # the template's own words
+        return error
+    return ConfigurationError(f"{place}: {error}")
 
 
 def _read_yaml(template: str, text: str) -> Manifest:

@@ -11,6 +11,11 @@ from typing import Any
 
 from pyvatti.errors import ConfigurationError
 
+
+class Unwritable(ValueError):
+    """A format cannot take a value; the message never holds the value."""
+
+
 _PLAIN_JSON = json.JSONEncoder(ensure_ascii=False)
 _YAML_ODD = re.compile(r"[^ -~]")
 _GROOVY_ODD = re.compile(r"[^ -~]|[\\']")
@@ -60,20 +65,20 @@ def _utf16(char: str) -> str:
 
 
 def to_unit(value: str) -> str:
-    """Pass an amount in Nextflow's own notation, such as 64.GB or 24.h; ValueError for all else."""
+    """Pass an amount in Nextflow's own notation, such as 64.GB or 24.h; Unwritable for all else."""
     if not re.fullmatch(r"[0-9]+\.(?:MB|GB|m|h|d)", value, re.ASCII):
-        raise ValueError("must be an amount such as 64.GB or 24.h")
+        raise Unwritable("must be an amount such as 64.GB or 24.h")
     return value
 
 
 def to_properties(value: str) -> str:
     """Write the value of a Java property.
 
-    Raises ValueError for `${` and `#{`: Spring expands them and knows no escape that holds in all
+    Raises Unwritable for `${` and `#{`: Spring expands them and knows no escape that holds in all
     versions (spring-projects/spring-framework issues 9628 and 34315).
     """
     if "${" in value or "#{" in value:
-        raise ValueError("a property's value must not hold ${ or #{: Spring would expand it")
+        raise Unwritable("a property's value must not hold ${ or #{: Spring would expand it")
     blank = len(value) - len(value.lstrip(" ")), len(value.rstrip(" "))
     return "".join(
         "\\u0020" if char == " " and not blank[0] <= at < blank[1] else _property_character(char)

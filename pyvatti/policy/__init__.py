@@ -5,7 +5,7 @@ No I/O, no clock, no memory: the same arguments give the same answer. Gathering 
 
 from pyvatti.policy.actions import Action
 from pyvatti.policy.admission import Slots, admit, most_released
-from pyvatti.policy.deciding import decide, is_data_gone, wake_times
+from pyvatti.policy.deciding import decide, is_accepted, is_data_gone, wake_times
 from pyvatti.policy.judging import judge
 from pyvatti.policy.observed import Observed, Progress
 from pyvatti.policy.waiting import is_stuck, waiting_for
@@ -17,6 +17,7 @@ __all__ = [
     "Slots",
     "admit",
     "decide",
+    "is_accepted",
     "is_data_gone",
     "is_stuck",
     "judge",

@@ -36,8 +36,8 @@ def decide(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
         return []
     if job.presence is Presence.UNSEEN:
         return [act.FindJob()]
-    if job.withdrawn:
-        return [act.Withdraw()] if job.deleting_since is None else []
+    if job.withdrawn or not is_accepted(seen):
+        return _take_back(seen, now, settings)
     if FINALIZER not in job.finalizers:
         return [act.Repair()] if job.deleting_since is None else []
     if job.state.is_terminal:
@@ -46,20 +46,35 @@ def decide(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
     if verdict is not None:
         return [act.Enter(verdict, witness=seen.pod)]
     if job.state is State.REQUESTED and job.deleting_since is None:
-        return _start(seen, now, settings)
+        return _start(seen, settings)
     return _follow(seen, now, settings)
 
 
-def _start(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+def is_accepted(seen: Observed) -> bool:
+    """Tell whether the accept is known to be complete: the Job says so, or its Secret stood."""
+    return seen.job.is_marked or seen.progress.accepted or seen.secret_stands
+
+
+def _take_back(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+    """Withdraw what nobody was promised: nothing else happens to such a Job.
+
+    At once where a withdrawal began or the Job is being deleted, for no launch of a dying Job is
+    answered 201; else when no accept can be under way any more.
+    """
+    job = seen.job
+    if job.deleting_since is not None:
+        return [act.Withdraw()] if FINALIZER in job.finalizers else []
+    is_over = now >= seen.accepting_since + settings.accept_grace
+    return [act.Withdraw()] if job.withdrawn or is_over else []
+
+
+def _start(seen: Observed, settings: Settings) -> list[act.Action]:
     job, done = seen.job, seen.progress
     if not job.suspended:
         return [act.NoteCreated()]
     marked = State.REQUESTED in job.transitions
     if marked and not seen.has_slot:
         return []
-    if not seen.secret_stands and not marked and not done.accepted:
-        expired = now >= seen.accepting_since + settings.accept_grace
-        return [act.Withdraw()] if expired else []
     if not seen.secret_stands:
         return [act.Enter(REQUEST_LOST)]
     if not seen.has_slot:
@@ -75,7 +90,8 @@ def _start(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
 
 def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
     job, pod, done = seen.job, seen.pod, seen.progress
-    if job.suspended and job.deleting_since is None:  # Kueue took the slot back
+    stays = job.deleting_since is None and seen.going_since is None
+    if job.suspended and stays:  # Kueue took the slot back
         return [] if done.transfer_made and not done.transfer_gone else [act.MakeTransferSecret()]
     steps: list[act.Action] = []
     if needs_no_credentials(seen) and not done.transfer_gone:

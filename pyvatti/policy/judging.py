@@ -36,11 +36,17 @@ def judge(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
 
     Never called for a job whose state is terminal: such a state does not change.
     """
-    for rule in RULES if seen.deleting_since is None else RULES_OF_A_DELETED_JOB:
+    for rule in _rules(seen):
         verdict = rule(seen, now, settings)
         if verdict is not None:
             return verdict if verdict.state is not seen.job.state else None
     return None
+
+
+def _rules(seen: Observed) -> tuple[Rule, ...]:
+    if seen.going_since is not None and not _is_older(seen, seen.going_since):
+        return RULES_OF_A_GOING_NAMESPACE
+    return RULES if seen.deleting_since is None else RULES_OF_A_DELETED_JOB
 
 
 def _failed(cause: Cause, *evidence: Evidence) -> Verdict:
@@ -93,8 +99,9 @@ def _by_seqera_failure(seen: Observed, _now: datetime, _settings: Settings) -> V
         )
         return _failed(cause, _said_by_seqera(run))
     failure = run_failure(run)
-    if failure.reason == "DriverStopped" and seen.deleting_since is not None:
-        return None  # it failed because the Job was deleted: the deletion is the reason
+    is_deleted = seen.deleting_since is not None or seen.going_since is not None
+    if failure.reason == "DriverStopped" and is_deleted:
+        return None  # it failed because it was deleted: the deletion is the reason
     return Verdict(
         state=State.FAILED,
         reason=failure.reason,
@@ -131,6 +138,36 @@ def _by_deletion(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     )
     said = _said_by_cluster("the Job was deleted on request", since)
     return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="cancel", at=now))
+
+
+def _by_namespace(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    """Judge what still goes on when the whole namespace is deleted, once it is known to Seqera."""
+    since, look = seen.going_since, seen.going_known_at
+    if since is None or look is None:
+        return None
+    if seen.job.state is State.REQUESTED and not _is_accepted(seen):
+        return None
+    if _may_have_run(seen) and not is_asked_since(seen, look):
+        return None
+    cause = Cause(
+        reason="NamespaceTerminating",
+        message="the namespace in which the job ran was deleted",
+        next_step="Submit again where pyvatti is installed.",
+    )
+    said = _said_by_cluster("the Namespace is being deleted", since)
+    return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="deletion", at=now))
+
+
+def _is_older(seen: Observed, since: datetime) -> bool:
+    """Tell whether the job ended, or was cancelled, before the namespace's deletion began."""
+    moments = (seen.ended_at, seen.job.deleting_since)
+    return any(moment is not None and moment < since for moment in moments)
+
+
+def _is_accepted(seen: Observed) -> bool:
+    """Tell whether a queued job was promised to somebody."""
+    known = seen.secret_stands or seen.progress.accepted or not seen.job.suspended
+    return known or State.REQUESTED in seen.job.transitions
 
 
 def _may_have_run(seen: Observed) -> bool:
@@ -271,6 +308,12 @@ RULES: tuple[Rule, ...] = (
     _by_clock,
     _by_image,
     _by_running,
+)
+RULES_OF_A_GOING_NAMESPACE: tuple[Rule, ...] = (
+    # What its containers and its Job say is that the namespace goes: everything is stopped.
+    _by_seqera_success,
+    _by_seqera_failure,
+    _by_namespace,
 )
 RULES_OF_A_DELETED_JOB: tuple[Rule, ...] = (
     # How its pod ends says nothing any more: the deletion killed it.

@@ -34,6 +34,12 @@ def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | No
     return None
 
 
+def in_haste(settings: Settings) -> Settings:
+    """Give the settings for a namespace that goes: nothing and nobody is waited for."""
+    graces = ("failed_grace", "complete_grace", "hang_grace", "accept_grace")
+    return settings.model_copy(update=dict.fromkeys(graces, timedelta()))
+
+
 def is_dead(seen: Observed) -> bool:
     """Tell whether the driver ended badly, by its own exit or by the cluster's hand."""
     pod = seen.pod
@@ -61,9 +67,12 @@ def grace_end(seen: Observed, settings: Settings) -> datetime | None:
 def last_look(seen: Observed, now: datetime, settings: Settings) -> datetime | None:
     """Give the moment since which Seqera must have been asked, answered or not, before a verdict.
 
-    At once when an end or a deletion is seen, and once more when the grace is over.
+    At once when an end or a deletion (of the namespace, too) is seen, and once more when the grace
+    is over.
     """
     known = seen.end_known_at or seen.deletion_known_at
+    if (going := seen.going_known_at) is not None:
+        known = going if known is None else max(known, going)
     over = grace_end(seen, settings)
     if known is not None and over is not None and now >= over:
         return max(known, over)

@@ -32,6 +32,7 @@ class Progress:
     first_seen_at: datetime | None = None  # by our clock: the API server's may be wrong
     end_seen_at: datetime | None = None  # by our clock: a node's clock may be wrong
     deletion_seen_at: datetime | None = None
+    going_seen_at: datetime | None = None
     image_error_since: datetime | None = None
     report_found: bool | None = None
 
@@ -43,6 +44,7 @@ class Observed:
     `asked_at` is the beginning of the last Seqera pass that ended, answered or not; a run that
     nobody has asked for yet proves nothing. `secret_stands` tells of the driver's Secret and is
     looked up only while the job is queued. `vanished` is how the last pod was when it went away.
+    `going_since` is when the deletion of the whole namespace began.
     """
 
     job: Job
@@ -53,6 +55,7 @@ class Observed:
     asked_at: datetime | None = None
     events: tuple[ClusterEvent, ...] = ()
     has_slot: bool = False
+    going_since: datetime | None = None
     progress: Progress = Progress()
 
     @property
@@ -87,6 +90,11 @@ class Observed:
         if self.job.deleting_since is None:
             return None
         return self.progress.deletion_seen_at or self.job.deleting_since
+
+    @property
+    def going_known_at(self) -> datetime | None:
+        """When this replica first saw, for this job, that the namespace goes, by our clock."""
+        return None if self.going_since is None else self.progress.going_seen_at or self.going_since
 
     @property
     def ended_at(self) -> datetime | None:

@@ -37,10 +37,11 @@ class World:
     `plans` choose what a job's driver does and suffers; `speed` divides the delays of cluster and
     driver; `rate_limit` makes Cloud Storage refuse bucket calls above its documented rate.
     Without `has_cluster` only the neighbours are started: the cluster is somebody else's. `other`
-    runs the containers that are no driver.
+    runs the containers that are no driver. `beside` is a world that runs: Cloud Storage and Seqera
+    are the same for both, as for two clusters of one project.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per choice
         self,
         *,
         namespace: str = "intervene-dev",
@@ -49,21 +50,25 @@ class World:
         rate_limit: bool = True,
         has_cluster: bool = True,
         other: Runtime | None = None,
+        beside: "World | None" = None,
     ) -> None:
         self.namespace = namespace
         self.kube = KubeStandIn(namespace=namespace, speed=speed)
-        self.storage = StorageStandIn(project=PROJECT, rate_limit=rate_limit)
-        self.seqera = SeqeraStandIn(workspace=WORKSPACE)
+        self.storage: StorageStandIn = (
+            beside.storage if beside else StorageStandIn(project=PROJECT, rate_limit=rate_limit)
+        )
+        self.seqera: SeqeraStandIn = beside.seqera if beside else SeqeraStandIn(workspace=WORKSPACE)
         self.backend = BackendStandIn()
         self.service_token: str | None = None  # the service's own; None: the administrator's
         self._speed, self._plans = speed, plans
-        self._has_cluster, self._other = has_cluster, other
+        self._has_cluster, self._other, self._beside = has_cluster, other, beside
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         enter = self._stack.enter_async_context
-        for stand_in in (self.storage, self.seqera, self.backend):
+        for stand_in in () if self._beside else (self.storage, self.seqera):
             await enter(stand_in)
+        await enter(self.backend)
         if self._has_cluster:
             await self._start_cluster()
         return self

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -32,6 +30,7 @@ from pyvatti.errors import (
     Unavailable,
     trim,
 )
+from pyvatti.rest import LONGEST_PAUSE, retry_after
 from pyvatti.settings import Settings
 from pyvatti.storage.answers import MEANS_WAIT, is_of_storage, read_refusal
 from pyvatti.telemetry import counted
@@ -79,7 +78,7 @@ class _Adapter(HTTPAdapter):
         if not is_of_storage(request, response):
             raise _NotAnswered(503, f"{status} is not an answer of Cloud Storage", None)
         if status in MEANS_WAIT or status >= 500:
-            wait = _seconds(response.headers.get("Retry-After"))
+            wait = retry_after(response.headers, most=LONGEST_PAUSE)
             raise _NotAnswered(status, f"{status} {response.reason}", wait)
         return response
 
@@ -228,11 +227,13 @@ def of_status(status: int | None, text: str, retry_after: float | None = None) -
 def _of_answer(what: str, exc: Any) -> PyvattiError:
     """Give our error for Google's own; the client's text, which repeats the URL, is left out."""
     answer = exc.response
-    refusal = answer is not None and read_refusal(
-        answer.status_code, answer.headers.get("Content-Type") or "", answer.content
-    )
-    said = f"{refusal.reason}: {refusal.message}" if refusal else type(exc).__name__
-    return of_status(exc.code, f"{what}: {exc.code} {said}")
+    if answer is None:
+        return of_status(exc.code, f"{what}: {exc.code} {exc.message}")
+    content_type = answer.headers.get("Content-Type") or ""
+    refusal = read_refusal(answer.status_code, content_type, answer.content)
+    said = f" {refusal.reason}: {refusal.message}" if refusal else ""
+    pause = retry_after(answer.headers, most=LONGEST_PAUSE)
+    return of_status(exc.code, f"{what}: {exc.code}{said}", pause)
 
 
 def _kind(exc: BaseException) -> str:
@@ -241,15 +242,3 @@ def _kind(exc: BaseException) -> str:
     while (inner := exc.__cause__ or exc.__context__) is not None:
         exc = inner
     return f"{kind}: {exc.strerror}" if isinstance(exc, OSError) and exc.strerror else kind
-
-
-def _seconds(header: str | None) -> float | None:
-    """Read a Retry-After: seconds or an HTTP date (RFC 9110, section 10.2.3)."""
-    if not header:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None

@@ -5,6 +5,8 @@ Pure: no clock, no waiting; the caller brings monotonic seconds and comes back w
 
 import math
 
+from pyvatti.rest import LONGEST_PAUSE
+
 PATIENCE = 30.0  # seconds a turn is kept for a key that does not come back
 
 
@@ -44,8 +46,8 @@ class BucketLimiter:
         self._expected.pop(key, None)
 
     def postpone(self, seconds: float, now: float) -> None:
-        """Let nobody go for so many seconds: the server said 429."""
-        self._free = max(self._free, now + seconds)
+        """Let nobody go for so many seconds, at most LONGEST_PAUSE: the server said 429."""
+        self._free = max(self._free, now + min(LONGEST_PAUSE, seconds))
 
     def _drop_absent(self, asking: str, now: float) -> None:
         while self._expected:

@@ -135,9 +135,11 @@ def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
 
 
 def attributes_of(target: Target, verb: str) -> Attributes:
-    """Give what permissions are checked against."""
+    """Give what permissions are checked against: a Namespace counts as being in itself."""
     sub = f"/{target.subresource}" if target.subresource else ""
-    return Attributes(verb, target.group, target.plural + sub, target.namespace, target.name)
+    is_namespace = (target.group, target.plural) == ("", "namespaces")
+    where = target.name if is_namespace else target.namespace
+    return Attributes(verb, target.group, target.plural + sub, where, target.name)
 
 
 def decode(data: bytes, media: str) -> Any:

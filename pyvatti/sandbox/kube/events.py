@@ -1,6 +1,6 @@
 """Events in their two forms: core/v1, in which they are kept, and events.k8s.io/v1.
 
-Follows kubernetes pkg/apis/events/v1/conversion.go. Pure.
+Follows kubernetes pkg/apis/events/v1/conversion.go and pkg/apis/core/validation/events.go. Pure.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from pyvatti.sandbox.kube.errors import invalid
 from pyvatti.sandbox.kube.kinds import modern_event
 from pyvatti.sandbox.kube.resources import EVENTS, EVENTS_V1
-from pyvatti.sandbox.kube.syntax import Causes
+from pyvatti.sandbox.kube.syntax import Causes, check_prefix, check_subdomain
 
 Body = dict[str, Any]
 
@@ -41,7 +41,7 @@ def to_core(body: Body) -> Body:
 
 def check_modern(body: Body) -> None:
     """Check what events.k8s.io/v1 asks of a new Event, in core form. Raises ApiError 422."""
-    causes: Causes = []
+    causes = _names(body.get("metadata", {}))
     if not body.get("eventTime"):
         causes.append(("eventTime", "Required value"))
     causes += modern_event(body)
@@ -55,3 +55,12 @@ def check_modern(body: Body) -> None:
     causes += [(name, "Invalid value: needs to be unset") for name in DEPRECATED if body.get(name)]
     if causes:
         raise invalid(EVENTS_V1.group, "Event", body.get("metadata", {}).get("name", ""), causes)
+
+
+def _names(metadata: Body) -> Causes:
+    """Check the names: here they are DNS names, so that no generateName ends in a full stop."""
+    causes = check_prefix(
+        check_subdomain, "metadata.generateName", metadata.get("generateName", "")
+    )
+    name = metadata.get("name", "")
+    return causes + (check_subdomain("metadata.name", name) if name else [])

@@ -191,15 +191,14 @@ def _data_size(size: int) -> Causes:
 
 
 def _event(body: Body) -> Causes:
-    metadata, about = body["metadata"], body.get("involvedObject", {})
-    causes: Causes = []
-    if about.get("namespace", "default") != metadata.get("namespace"):
-        causes.append(
-            (
-                "involvedObject.namespace",
-                f'Invalid value: "{about.get("namespace", "")}": does not match event.namespace',
-            )
-        )
+    space = body["metadata"].get("namespace", "")
+    about = body.get("involvedObject", {}).get("namespace", "")
+    if body.get("eventTime"):
+        fits = bool(about) or space in ("default", "kube-system")
+    else:
+        fits = about == space if about else space in ("", "default")
+    why = f'Invalid value: "{about}": does not match event.namespace'
+    causes: Causes = [] if fits else [("involvedObject.namespace", why)]
     return causes + (modern_event(body) if body.get("eventTime") else [])
 
 
@@ -211,12 +210,12 @@ def modern_event(body: Body) -> Causes:
         wire, value = wire_names.get(name, name), body.get(name, "")
         if not value:
             causes.append((wire, "Required value"))
-        elif len(value) > 128:
-            causes.append((wire, "Too long: can have at most 128 bytes"))
+        elif name != "reportingComponent" and len(value.encode()) > 128:
+            causes.append((wire, 'Invalid value: "": can have at most 128 characters'))
     if body.get("reportingComponent"):
         causes += check_qualified("reportingController", body["reportingComponent"])
     if len(body.get("message", "").encode()) > 1024:
-        causes.append(("message", "Too long: can have at most 1024 bytes"))
+        causes.append(("message", 'Invalid value: "": can have at most 1024 characters'))
     return causes
 
 

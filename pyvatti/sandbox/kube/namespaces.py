@@ -1,7 +1,7 @@
 """The namespace controller: empties a dying namespace in order and lets it go.
 
-Pods first, everything else once no pod is left (ordered deletion, KEP-5080). Sees the cluster
-through the store only.
+Pods first, everything else once no pod is left (ordered deletion, KEP-5080, since Kubernetes 1.33);
+before that, everything at once. Sees the cluster through the store only.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from pyvatti.sandbox.kube.errors import ApiError
-from pyvatti.sandbox.kube.resources import EVENTS_V1, NAMESPACES, PODS, RESOURCES, Resource
+from pyvatti.sandbox.kube.resources import EVENTS_V1, LEASES, NAMESPACES, PODS, RESOURCES, Resource
 from pyvatti.sandbox.kube.store import Store, timestamp
 
 Body = dict[str, Any]
@@ -18,10 +18,14 @@ CONTENTS = tuple(item for item in RESOURCES if item.namespaced and item not in (
 
 
 class NamespaceController:
-    """Works on namespaces that are being deleted. `delay` (seconds) lies between two looks."""
+    """Works on namespaces that are being deleted. `delay` (seconds) lies between two looks.
 
-    def __init__(self, store: Store, *, delay: float = 0.05) -> None:
+    Where it is not `ordered`, it takes Leases first: the real one's order is any.
+    """
+
+    def __init__(self, store: Store, *, delay: float = 0.05, ordered: bool = True) -> None:
         self._store = store
+        self._ordered = ordered
         self._delay = delay
         self._dying: set[str] = set()
         self._wake = asyncio.Event()
@@ -50,8 +54,8 @@ class NamespaceController:
             self._dying.discard(metadata["name"])
 
     def _attend(self, name: str) -> None:
-        self._delete_all((PODS,), name)
-        if not self._store.list(PODS, name):
+        self._delete_all((PODS,) if self._ordered else (LEASES, PODS), name)
+        if not self._ordered or not self._store.list(PODS, name):
             self._delete_all(CONTENTS, name)
         rest = [body for item in (PODS, *CONTENTS) for body in self._store.list(item, name)]
         if rest:

@@ -35,7 +35,8 @@ class KubeStandIn:
 
     `tokens` maps further tokens to user names; with `enforce_rbac` such a user may do only what a
     Role and RoleBinding grant, `token` (user "admin") everything. `bookmark_seconds` is the
-    interval of bookmarks, `speed` divides the controllers' delays.
+    interval of bookmarks, `speed` divides the controllers' delays. A namespace goes by
+    `ordered_deletion`, pods first, or (before Kubernetes 1.33) everything at once.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class KubeStandIn:
         bookmark_seconds: float = 60.0,
         speed: float = 1.0,
     ) -> None:
+        self.ordered_deletion = True  # set before the start
         self.namespace = namespace
         self.token = TOKEN
         self.logs = PodLogs()
@@ -127,7 +129,9 @@ class KubeStandIn:
     async def _start_controllers(self, stack: AsyncExitStack) -> None:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         collector = Collector(self.store, delay=0.02 / self._speed)
-        namespaces = NamespaceController(self.store, delay=0.1 / self._speed)
+        namespaces = NamespaceController(
+            self.store, delay=0.1 / self._speed, ordered=self.ordered_deletion
+        )
         for work in (collector.run(), namespaces.run()):
             stack.callback(group.create_task(work).cancel)
         stack.callback(self.store.subscribe(self._observe))

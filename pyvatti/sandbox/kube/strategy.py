@@ -11,6 +11,7 @@ from pyvatti.sandbox.kube.errors import ApiError, invalid
 from pyvatti.sandbox.kube.resources import (
     DEPLOYMENTS,
     DISRUPTIONBUDGETS,
+    EVENTS,
     INGRESSES,
     JOBS,
     NAMESPACES,
@@ -26,6 +27,8 @@ from pyvatti.sandbox.kube.syntax import (
     Causes,
     check_label_name,
     check_metadata,
+    check_prefix,
+    check_segment,
     check_subdomain,
 )
 
@@ -37,6 +40,13 @@ WITH_STATUS = (
     *(JOBS, PODS, NAMESPACES, NODES, RESOURCEQUOTAS),
     *(DEPLOYMENTS, DISRUPTIONBUDGETS, INGRESSES, SERVICES),
 )
+# core/v1 lets an Event have any name; events.k8s.io/v1 does not (see `events`)
+NAME_RULES = {
+    NAMESPACES: check_label_name,
+    ROLES: check_segment,
+    ROLEBINDINGS: check_segment,
+    EVENTS: check_segment,
+}
 SERVER_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -78,7 +88,7 @@ def validate_create(resource: Resource, body: Body) -> None:
         )
     if resource is JOBS:
         defaults.own_pods(body)
-    causes = _check_name(resource, body["metadata"]["name"])
+    causes = _check_names(resource, body["metadata"])
     causes += check_metadata(body["metadata"])
     causes += kinds.check(resource, body) + releases.check(resource, body)
     if causes:
@@ -137,13 +147,11 @@ def _name(resource: Resource, metadata: Body) -> None:
     metadata["name"] = metadata["generateName"][:58] + suffix
 
 
-def _check_name(resource: Resource, name: str) -> Causes:
-    if resource is NAMESPACES:
-        return check_label_name("metadata.name", name)
-    if resource in (ROLES, ROLEBINDINGS):
-        wrong = name in (".", "..") or "/" in name or "%" in name
-        return [("metadata.name", f'Invalid value: "{name}"')] if wrong else []
-    return check_subdomain("metadata.name", name)
+def _check_names(resource: Resource, metadata: Body) -> Causes:
+    """Check what was given and what became of it: a bad prefix is refused whatever follows."""
+    check = NAME_RULES.get(resource, check_subdomain)
+    causes = check_prefix(check, "metadata.generateName", metadata.get("generateName", ""))
+    return causes + check("metadata.name", metadata["name"])
 
 
 def _keep_server_fields(metadata: Body, before: Body) -> None:

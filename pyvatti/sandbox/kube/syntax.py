@@ -4,6 +4,7 @@ Follows k8s.io/apimachinery pkg/util/validation. Every check gives (field, sente
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 Causes = list[tuple[str, str]]
@@ -50,6 +51,23 @@ def check_label_name(path: str, value: str) -> Causes:
             )
         ]
     return []
+
+
+def check_segment(path: str, value: str) -> Causes:
+    """Check a name that only has to fit into a path."""
+    wrong = value in (".", "..") or "/" in value or "%" in value
+    return (
+        [(path, f"Invalid value: \"{value}\": may not be '.' or '..' or contain '/' or '%'")]
+        if wrong
+        else []
+    )
+
+
+def check_prefix(check: Callable[[str, str], Causes], path: str, prefix: str) -> Causes:
+    """Check a generateName as `check` does a name; only a dash may end it (maskTrailingDash)."""
+    masked = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+    found = check(path, masked) if prefix else []
+    return [(where, text.replace(f'"{masked}"', f'"{prefix}"', 1)) for where, text in found]
 
 
 def check_qualified(path: str, key: str) -> Causes:
