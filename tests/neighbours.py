@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -149,7 +149,10 @@ def common(neighbour: str, *, method: str = "*", path: str = ".*", **cell: Any) 
 
 async def others_go_on(fault: Fault, moment: str) -> None:
     """Let a fault strike one job for long; another one is launched and finished meanwhile."""
-    async with neighbourhood(limits=HASTY) as on:
+    seen = asyncio.Event()
+    plan = replace(RUNS, held_by=seen) if moment == "running" else RUNS
+    async with neighbourhood(plan, limits=HASTY) as on:
+        on.at("running", seen.set)
         harms: list[Harm] = []
         reached = on.at(moment, lambda: harms.append(fault(on)))
         await on.launch()
@@ -171,7 +174,11 @@ Outcomes: TypeAlias = dict[str, Exception]
 
 async def outlive(cell: Cell) -> None:
     """Let one fault strike a running service, end it, and see everything come right by itself."""
-    async with neighbourhood(cell.plan, hosts=cell.hosts, limits=cell.limits, **cell.changes) as on:
+    # Else a busy machine lets the run end before anybody has seen it
+    seen = asyncio.Event()
+    plan = replace(cell.plan, held_by=seen) if "running" in cell.moments else cell.plan
+    async with neighbourhood(plan, hosts=cell.hosts, limits=cell.limits, **cell.changes) as on:
+        on.at("running", seen.set)
         strikes = [_Strike(on, cell, moment) for moment in cell.moments]
         first = await on.hasty.post("/launch", json=launch_body())
         assert first.status_code in (201, 503), first.text
