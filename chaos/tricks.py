@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from chaos.calls import Kill, Point, Side
-from chaos.ground import Ground
+from chaos.ground import PATIENCE, Ground
 from chaos.killing import Tally, leaks, workplace
 from chaos.process import Zygote
 from chaos.rules import EITHER, Expected, is_at_rest, judge, judge_report, unrest
@@ -106,7 +106,8 @@ class Scene:
 class Trick:
     """`before` the launch, `during` the job, and `undo`, after which the job must come to rest.
 
-    `remains`: something of the job stands at the end, and the report has to name it.
+    `remains`: something of the job stands at the end, and the report has to name it. `patience`:
+    the seconds it may take.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Trick:
     undo: Act | None = None
     ends: frozenset[str] = EITHER
     remains: bool = False
+    patience: float = PATIENCE
 
 
 async def _edit_names(scene: Scene) -> None:
@@ -302,7 +304,8 @@ TRICKS = (
     ),
     Trick(
         name="soft delete switched on",
-        during=_set_on_work("softDeletePolicy", {"retentionDurationSeconds": "604800"}),
+        during=_set_on_work("softDeletePolicy", {"retentionDurationSeconds": "3"}),
+        patience=2 * PATIENCE,  # 30 s are waited until the switch counts everywhere
     ),
     Trick(
         name="retention policy set",
@@ -343,7 +346,7 @@ async def _play(ground: Ground, trick: Trick, tally: Tally, kill: Kill | None) -
     where = f"{trick.name}, {kill or 'no kill'}"
     await ground.up()
     accepted = await _do(trick, scene, tally, where, kill)
-    rests = await ground.until_rest(scene.job_id, accepted=accepted)
+    rests = await ground.until_rest(scene.job_id, accepted=accepted, patience=trick.patience)
     ground.calls.disarm()
     await ground.up()
     expected = Expected(job_id=scene.job_id, accepted=accepted, ends=trick.ends)

@@ -167,7 +167,8 @@ class Witness:
     def _job_gone(self, base: str, last: dict[str, Any]) -> None:
         """Check that a Job was let go only when its buckets were gone."""
         buckets, uid = self.world.storage.buckets, last["metadata"]["uid"]
-        if f"{self.world.namespace}-{base}-work-{uid[:8]}" in buckets:
+        bucket = buckets.get(f"{self.world.namespace}-{base}-work-{uid[:8]}")
+        if bucket is not None and bucket.labels.get(labels.BUCKET_JOB_UID) == uid:
             self.accuse(f"Job {base} was let go while its work bucket was there")
 
     def _pod_changed(self, new: dict[str, Any]) -> None:

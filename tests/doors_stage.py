@@ -129,5 +129,5 @@ async def scene(folder: Path, **changes: str) -> AsyncIterator[Scene]:
             {name.lower(): value for name, value in environment.items()}
         )
         doors = await _open_doors(settings, stack, Limits(), utc_now)
-        assert await doors.home._read()
+        assert not await doors.home.look()
         yield Scene(doors, world, Sweeper(doors))

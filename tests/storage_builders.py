@@ -110,3 +110,28 @@ ODD = {  # what is not Cloud Storage's: headers and body, to be sent with any st
 def empty_list() -> str:
     """Spell the list of a project that has no such bucket."""
     return json.dumps({"kind": "storage#buckets"})
+
+
+LIST, GET, OBJECTS = r"/v1/b\?", rf"/v1/b/{WORK}\?", rf"/v1/b/{WORK}/o\?"
+QUICK = Patience(pauses=(), settle=0)
+WEEK = {"retentionDurationSeconds": "604800"}
+GENOME = "data/jane.doe@example.org.pgen"
+
+
+async def filled(door: Storage, service: StorageStandIn) -> None:
+    await create_work(door)
+    service.put_object(WORK, GENOME, b"acgt")
+
+
+def stands(service: StorageStandIn) -> bool:
+    return list(service.buckets[WORK].objects) == [GENOME] and service.recoverable() == []
+
+
+def keeps(service: StorageStandIn, policy: dict[str, str] | None = None) -> None:
+    """Let somebody have turned soft delete on."""
+    service.buckets[WORK].properties["softDeletePolicy"] = dict(policy or WEEK)
+
+
+def forge(service: StorageStandIn, path: str, status: int, body: str, **more: Any) -> None:
+    method = more.pop("method", "GET")
+    service.faults.add(method, path, "status", status=status, body=body, **more)

@@ -165,8 +165,9 @@ RECORD = {
     ],
 )
 def test_a_record_out_of_bounds_is_unreadable(changes):
-    assert records.read({"data": {"record.json": json.dumps(RECORD)}}) is not None
-    assert records.read({"data": {"record.json": json.dumps(RECORD | changes)}}) is None
+    assert records._parse(json.dumps(RECORD)).state is State.FAILED
+    with pytest.raises(ValueError, match=r"."):
+        records._parse(json.dumps(RECORD | changes))
 
 
 ODD_ROWS = {

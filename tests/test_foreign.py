@@ -15,7 +15,7 @@ from google.api_core import exceptions as google
 from stage import launch_body
 
 from pyvatti import foreign
-from pyvatti.backend import body
+from pyvatti.backend import Answer, Backend, body
 from pyvatti.errors import trim
 from pyvatti.jobs import read_pod
 from pyvatti.kube.answers import decode, error_for, read_cluster_event
@@ -247,7 +247,7 @@ async def test_the_doors_to_seqera_and_the_backend_let_nothing_through(about):
         "status": "FAILED",
         "submit": "2026-11-23T12:00:00Z",
         "errorMessage": SAID,
-        "errorReport": "x" * 8180 + SAID + "y" * 9000,
+        "errorReport": "x" * 8150 + SAID + "y" * 9000,
     }
     page = {"workflows": [{"workflow": row}], "hasMore": False}
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, json=page))
@@ -291,6 +291,19 @@ def test_what_the_backend_gets_is_cleaned_where_it_is_sent(about, said, told):
     notice = Notice(sequence=1, event=Event.FAILED, at=T0, trace_name=said, trace_exit=1)
 
     assert body("INTP1", notice)["trace_name"] == told
+
+
+@pytest.mark.parametrize("name", ["x", "INTP", "INTP1/../2", "INTP123456789012", "INTP²"])
+async def test_what_is_no_job_id_is_never_sent(name):
+    asked = []
+    transport = httpx.MockTransport(lambda call: asked.append(call) or httpx.Response(200))
+    door = Backend(SETTINGS, transport=transport, clock=lambda: T0)
+    notice = Notice(sequence=1, event=Event.SUCCEEDED, at=T0)
+
+    assert (await door.tell(name, "u", notice)).answer is Answer.DEAD
+    assert (await door.tell("intp1", "u", notice)).answer is Answer.DELIVERED
+    assert len(asked) == 1
+    await door.close()
 
 
 def broken():

@@ -219,8 +219,10 @@ async def test_refused_connection_is_unavailable():
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         async with open_door(url) as door:
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable, match=r"Connection refused$") as caught:
                 await create_work(door)
+
+        assert "/storage/" not in str(caught.value)
 
 
 async def test_answer_that_comes_byte_by_byte_is_given_up():

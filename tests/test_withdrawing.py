@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from accept_model import NAMES, Process, World, act, collect, put
+from accept_model import NAMES, Process, World, act, collect, delete, put
 from builders import INSTALLATION, T0
-from test_accept_model import ONE, OTHER, Rendered, doors
+from test_accept_model import ONE, OTHER, Rendered, doors, launching
 
 from pyvatti import labels
 from pyvatti.jobs import names_for, read_job
@@ -17,6 +17,7 @@ from pyvatti.manifests.serialisers import to_json
 
 UID = "Job-0"
 MINE = "nonce-mine"
+FIVE = ["get", "create", "get", "create", "get"]  # the calls of an accept
 
 
 def made(**changes: Any) -> dict[str, Any]:
@@ -163,3 +164,18 @@ def test_only_the_secret_of_this_very_job_proves_an_accept(where: str, is_proof:
     end = process.step(process.begin, act(world, call)[1])
 
     assert end.result == str(is_proof)
+
+
+@pytest.mark.parametrize("propagation", ["Background", "Foreground"])
+def test_no_launch_of_a_job_that_somebody_deletes_meanwhile_is_answered_201(propagation: str):
+    process, world = Process(partial(launching, MINE, ONE)), World()
+    node, verbs = process.begin, []
+    while node.call is not None:
+        verbs.append(node.call.verb)
+        if len(verbs) == len(FIVE):
+            world = delete(world, world.read(JOBS), propagation)[0]
+        world, answer = act(world, node.call)
+        node = process.step(node, answer)
+
+    assert verbs == FIVE
+    assert node.result == "Unavailable"

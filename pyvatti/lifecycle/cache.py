@@ -221,6 +221,7 @@ class Cache:
             job = read_job(
                 new, self._known(old, new), self.personal.cleaner(new["metadata"]["uid"])
             )
+            job = self._with_edits(job, new)
         except UNREADABLE as error:
             self._guard.note(_name_of(new), error)
             return
@@ -230,6 +231,14 @@ class Cache:
         self._jobs[job.names.base] = job
         self._base_of[job.uid] = job.names.base
         self._announce(job.names.base)
+
+    def _with_edits(self, job: Job, raw: Manifest) -> Job:
+        """Name the labels of a Job of ours that do not say any more whose it is."""
+        wanted = labels.identity(self._home.installation, labels.DRIVER)
+        wanted[labels.JOB_ID] = job.names.base
+        found = raw["metadata"].get("labels") or {}
+        odd = [key for key, value in wanted.items() if found.get(key) != value]
+        return replace(job, edited=(*job.edited, *odd)) if odd else job
 
     def _set_aside(self, new: Manifest) -> bool:
         """Leave a Job alone that is not ours; one that we know was edited and will be repaired."""

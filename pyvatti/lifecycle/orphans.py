@@ -12,10 +12,12 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.jobs import (
+    names_for,
     read_time,
     why_left_pod_not_ours,
     why_left_secret_not_ours,
     why_not_ours,
+    why_secret_not_of,
 )
 from pyvatti.kube import JOBS, PODS, SECRETS, Kind
 from pyvatti.lifecycle.doors import Doors
@@ -39,19 +41,22 @@ class Orphans:
         self._doors, self._guards, self._strangers = doors, guards, strangers
 
     async def restore_jobs(self) -> None:
-        """Put labels back on Jobs of ours that our selector does not find."""
-        instance = self._doors.settings.instance
-        for raw in await self._listed(JOBS, f"{labels.JOB_ID},{labels.INSTANCE}={instance}"):
-            if _is_lost(raw, self._doors.installation):
+        """Put labels back on Jobs of ours whose labels do not say so any more."""
+        for raw in await self._listed(JOBS, labels.JOB_ID):
+            if _may_be_edited(raw, self._doors.installation):
                 metadata = raw["metadata"]
                 item = Item("job", metadata["name"], metadata["uid"], JOBS)
                 await self._guards.run(item, partial(self._restore, raw))
 
     async def _restore(self, raw: Manifest) -> None:
-        metadata = raw["metadata"]
-        identity = labels.identity(self._doors.installation, labels.DRIVER)
+        metadata, whose = raw["metadata"], self._doors.installation
+        named = f"metadata.name={metadata['name']}"
+        page = await self._doors.kube.list_page(SECRETS, field_selector=named, metadata_only=True)
+        if not _is_ours_by(raw, next(iter(page.items), None), whose):
+            return
+        marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
         fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
-        patch = {"metadata": {**fence, "labels": identity}}
+        patch = {"metadata": {**fence, "labels": marks}}
         await self._doors.kube.merge_patch(JOBS, metadata["name"], patch)
         metrics.swept.labels("job").inc()
         log.warning("lost job found", job=metadata["name"])
@@ -108,20 +113,35 @@ class Orphans:
                 return found
 
 
-def _is_lost(raw: Manifest, whose: Installation) -> bool:
-    """Tell whether a Job is ours and lost labels that do not say whose it is.
+def _may_be_edited(raw: Manifest, whose: Installation) -> bool:
+    """Tell whether a Job holds our finalizer and does not say whose it is in all its labels."""
+    metadata = raw["metadata"]
+    found = metadata.get("labels") or {}
+    marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
+    is_intact = marks.items() <= found.items()
+    return labels.FINALIZER in (metadata.get("finalizers") or ()) and not is_intact
 
-    A copy or a restored Job names another Namespace: it is not adopted.
+
+def _is_ours_by(raw: Manifest, secret: Manifest | None, whose: Installation) -> bool:
+    """Tell whether a Job whose labels were edited is ours: they, or its own Secret's, still say so.
+
+    A copy or a restored Job names another Namespace and has another uid: it is not adopted.
     """
     metadata = raw["metadata"]
-    identity = labels.identity(whose, labels.DRIVER)
-    found = metadata["labels"]
-    if labels.FINALIZER not in (metadata.get("finalizers") or ()):
+    found = metadata.get("labels") or {}
+    marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
+    mended = {**raw, "metadata": {**metadata, "labels": found | marks}}
+    if why_not_ours(mended, whose):
         return False
-    if identity.items() <= found.items() or found.get(labels.NAMESPACE_UID) != whose.namespace_uid:
-        return False
-    mended = {**raw, "metadata": {**metadata, "labels": found | identity}}
-    return not why_not_ours(mended, whose)
+    names = names_for(metadata["name"], whose.namespace, metadata["uid"])
+    is_secret_its = (
+        secret is not None
+        and bool(secret["metadata"].get("ownerReferences"))
+        and labels.is_of(secret, whose)
+        and not why_secret_not_of(secret, names, whose)
+    )
+    says = (labels.NAMESPACE_UID, labels.INSTANCE, labels.JOB_ID)
+    return is_secret_its or all(found.get(key) == marks[key] for key in says)
 
 
 def is_old(created: datetime | None, now: datetime) -> bool:

@@ -38,6 +38,8 @@ from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
+Part = Callable[[], Awaitable[None]]
+
 
 class Sweeper:
     """Makes one sweep per interval."""
@@ -51,7 +53,8 @@ class Sweeper:
         self._orphans = Orphans(doors, self._guards, self._strangers)
 
     async def run(self) -> NoReturn:
-        """Sweep until cancelled."""
+        """Look for edited Jobs at once, for nobody follows them; then sweep until cancelled."""
+        await self._do(self._orphans.restore_jobs)
         interval = self._doors.settings.sweep_interval.total_seconds()
         await asyncio.sleep(interval * random.uniform(0.02, 0.1))  # noqa: S311 - spreads load
         while True:
@@ -60,7 +63,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Remove every leftover there is now; a part that fails is made again at the next one."""
-        parts: tuple[Callable[[], Awaitable[None]], ...] = (
+        parts: tuple[Part, ...] = (
             self._orphans.restore_jobs,
             self._orphans.remove_pods,
             self._orphans.remove_secrets,
@@ -68,13 +71,16 @@ class Sweeper:
             self._sweep_records,  # last: they say what the others removed
         )
         for part in parts:
-            try:
-                await part()
-            except PyvattiError as error:
-                log.warning("sweep failed", part=part.__name__, error=str(error))
-            except Exception as error:  # noqa: BLE001 - the sweeper never stops the controller
-                self._guard.note(part.__name__, error)
+            await self._do(part)
         self._guards.settle()
+
+    async def _do(self, part: Part) -> None:
+        try:
+            await part()
+        except PyvattiError as error:
+            log.warning("sweep failed", part=part.__name__, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the sweeper never stops the controller
+            self._guard.note(part.__name__, error)
 
     async def _sweep_buckets(self) -> None:
         self._strangers.begin("bucket")
