@@ -1,8 +1,11 @@
 """What every test gets: an environment without settings of the service."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from pyvatti.settings import Settings
@@ -17,6 +20,24 @@ settings.load_profile("busy machine")
 pytest.register_assert_rewrite("neighbours", "neighbour_stage", "stage", "cluster_stage")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
+
+_configure_logs = structlog.configure
+
+
+def _without_cache(**how: Any) -> None:
+    _configure_logs(**(how | {"cache_logger_on_first_use": False}))
+
+
+structlog.configure = _without_cache  # what a logger keeps, no later test could capture
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Undo what a test configured for all of this process."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
 
 # Begun first, so that no process is left alone with one of them at the end
 LONGEST = (

@@ -9,20 +9,21 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pytest
 from neighbour_lines import NamesLoop
 from neighbour_stage import BYSTANDER, CALM, HASTY, RUNS, Neighbourhood, neighbourhood
+from patience import is_busy
 from stage import JOB, launch_body
 
 from pyvatti.lifecycle.doors import Limits
 from pyvatti.sandbox.driver_plans import Plan
 from pyvatti.sandbox.faults import FaultRules
 
-AT_ONCE = 4  # cells side by side
+AT_ONCE = 4  # cells side by side, on a machine that has time for them
 DOCUMENT = Path(__file__).parents[1] / "docs" / "reliability.md"
 
 
@@ -149,7 +150,10 @@ def common(neighbour: str, *, method: str = "*", path: str = ".*", **cell: Any) 
 
 async def others_go_on(fault: Fault, moment: str) -> None:
     """Let a fault strike one job for long; another one is launched and finished meanwhile."""
-    async with neighbourhood(limits=HASTY) as on:
+    seen = asyncio.Event()
+    plan = replace(RUNS, held_by=seen) if moment == "running" else RUNS
+    async with neighbourhood(plan, limits=HASTY) as on:
+        on.at("running", seen.set)
         harms: list[Harm] = []
         reached = on.at(moment, lambda: harms.append(fault(on)))
         await on.launch()
@@ -171,7 +175,11 @@ Outcomes: TypeAlias = dict[str, Exception]
 
 async def outlive(cell: Cell) -> None:
     """Let one fault strike a running service, end it, and see everything come right by itself."""
-    async with neighbourhood(cell.plan, hosts=cell.hosts, limits=cell.limits, **cell.changes) as on:
+    # Else a busy machine lets the run end before anybody has seen it
+    seen = asyncio.Event()
+    plan = replace(cell.plan, held_by=seen) if "running" in cell.moments else cell.plan
+    async with neighbourhood(plan, hosts=cell.hosts, limits=cell.limits, **cell.changes) as on:
+        on.at("running", seen.set)
         strikes = [_Strike(on, cell, moment) for moment in cell.moments]
         first = await on.hasty.post("/launch", json=launch_body())
         assert first.status_code in (201, 503), first.text
@@ -195,14 +203,20 @@ async def outlive_all(request: pytest.FixtureRequest, cells: Mapping[str, Cell])
         and hasattr(item, "callspec")
     }
     outcomes: Outcomes = {}
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate, entering, inside = asyncio.Semaphore(AT_ONCE), asyncio.Lock(), set[str]()
 
     async def run(name: str) -> None:
         async with gate:
+            async with entering:
+                while inside and await is_busy():
+                    pass
+                inside.add(name)
             try:
                 await outlive(cells[name])
             except Exception as error:  # noqa: BLE001 - told by the test of this cell
                 outcomes[name] = error
+            finally:
+                inside.discard(name)
 
     async with asyncio.TaskGroup() as group:
         for name in cells:

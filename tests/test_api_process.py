@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from api_calls import PATIENCE, problem_of, replica, until_status
+from patience import patient_client
 from prometheus_client.parser import text_string_to_metric_families
 from stage import FAST, JOB, launch_body, stage
 
@@ -40,7 +41,8 @@ async def test_it_accepts_before_the_cluster_is_read():
     async with World() as world:
         world.kube.faults.add("GET", "/pods", "status", status=503)
         async with replica(world) as client:
-            answer = await client.post("/launch", json=launch_body())
+            async with patient_client(str(client.base_url)) as caller:
+                answer = await caller.post("/launch", json=launch_body())
 
             assert answer.status_code == 201
             world.kube.faults.clear()

@@ -23,6 +23,7 @@ from pyvatti.sandbox.driver_launch import (
     read_samplesheet,
     work_dir,
 )
+from pyvatti.sandbox.driver_pace import passed
 from pyvatti.sandbox.driver_plans import (
     PLANS,
     Outcome,
@@ -37,7 +38,7 @@ from pyvatti.sandbox.kube.kubelet_shell import ShellRuntime
 
 __all__ = ["PLANS", "DriverRuntime", "Outcome", "Plan", "Plans", "by_job", "everyone", "faults_of"]
 
-HEARTBEAT = 60.0  # seconds; Seqera's patience is not scaled either
+HOLD_SECONDS = 0.05  # between two looks whether a held run may end
 FOREVER = 1e7
 GENOMES_NOT_FOUND = 19
 PROCESSES = (
@@ -231,6 +232,8 @@ class _Driver:
             self.log(f"[{uuid4().hex[:2]}/{uuid4().hex[:6]}] Submitted process > {process}")
             await self._progress(number, process)
             await self._nap(plan.run_seconds / steps)
+        if plan.held_by is not None:
+            await self._hold(plan.held_by)
         if plan.outcome is Outcome.CANCELLED and self.trace:
             await self.trace.cancel_by_hand()
             await self._nap(FOREVER)
@@ -276,22 +279,20 @@ class _Driver:
                 raise
 
     async def _nap(self, seconds: float) -> None:
-        """Wait scaled seconds, with a heartbeat a minute. Raises Terminated."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds / self.speed
-        while (left := end - loop.time()) > 0:
-            try:
-                async with asyncio.timeout(min(left, HEARTBEAT)):
-                    await self.stop.wait()
-            except TimeoutError:
-                if left > HEARTBEAT and self.trace and self.trace.begun:
-                    await self._beat(self.trace)
-                continue
+        """Wait scaled seconds. Raises Terminated."""
+        if not await passed(seconds / self.speed, self.stop, self._beat):
             raise Terminated
 
-    async def _beat(self, trace: Trace) -> None:
+    async def _hold(self, until: asyncio.Event) -> None:
+        """Go on until an event happens. Raises Terminated."""
+        while not until.is_set():
+            await self._nap(HOLD_SECONDS * self.speed)
+
+    async def _beat(self) -> None:
+        if self.trace is None or not self.trace.begun:
+            return
         try:
-            await trace.heartbeat()
+            await self.trace.heartbeat()
         except CallFailed as failure:
             self.log(f"WARN: Unexpected HTTP response: {failure}")
 

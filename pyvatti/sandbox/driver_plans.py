@@ -3,6 +3,7 @@
 No calls; `driver` acts a plan out.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,6 +33,7 @@ class Plan:
 
     exit_status: of the failing task. error_report: None is one made from process and exit status.
     exit_code: of the driver, None is Nextflow's own. fault: what the pod suffers besides.
+    held_by: the run does not end before this event.
     """
 
     transfer_seconds: float = 1.0
@@ -47,6 +49,7 @@ class Plan:
     exit_code: int | None = None
     writes_results: bool = True
     fault: Fault | None = None
+    held_by: asyncio.Event | None = None
 
     def report(self, work_dir: str) -> str:
         """Give the text Nextflow prints and sends when a task failed."""
