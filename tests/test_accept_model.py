@@ -114,6 +114,8 @@ class Memory:
 
     def note_removals(self, *_: Any) -> None: ...
 
+    def note_request(self, *_: Any) -> None: ...
+
 
 def doors(**more: Any) -> Any:
     hours = count()
