@@ -25,7 +25,7 @@ demo: $(STAMP) ## Run one job on the embedded sandbox and prove that nothing is 
 	$(BIN)/pyvatti demo $(if $(SCENARIO),--scenario $(SCENARIO))
 
 test: $(STAMP) check ## Lint, types, import rules, then the whole test suite
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: lint types imports spelling ## Everything but the tests
 

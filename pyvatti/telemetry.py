@@ -33,6 +33,7 @@ STEP_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 STAY_SECONDS = (1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
 CALL_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 30)
 SWEPT_KINDS = ("bucket", "pod", "secret", "job", "record")
+NEEDS_PERSON = ("clean-up stuck", "pod finalizer")  # what jobs wait for
 NEIGHBOURS = ("kubernetes", "seqera", "storage", "backend")
 
 
@@ -190,15 +191,16 @@ class Metrics:
         ends = (Delivery.DELIVERED, Delivery.DEAD, Delivery.UNDELIVERED)
         for event, delivery in product(Event, ends):
             self.notices.labels(event.value, delivery.value)
-        for kind in (*SWEPT_KINDS, "results"):
-            self.swept.labels(kind)
-        for error in ("Rejected", "Denied", "Unavailable", "QueueFull"):
-            self.events_refused.labels(error)
-        for kind in SWEPT_KINDS:
-            self.sweep_failing.labels(kind)
-            self.set_aside.labels(kind)
-        for answer in ("201", "503"):
-            self.accepted.labels(answer)
+        for metric, values in (
+            (self.swept, (*SWEPT_KINDS, "results")),
+            (self.sweep_failing, SWEPT_KINDS),
+            (self.set_aside, SWEPT_KINDS),
+            (self.waiting, NEEDS_PERSON),
+            (self.accepted, ("201", "503")),
+            (self.events_refused, ("Rejected", "Denied", "Unavailable", "QueueFull")),
+        ):
+            for value in values:
+                metric.labels(value)
         for neighbour in NEIGHBOURS:
             self.neighbour_calls.labels(neighbour)
         for neighbour, error in product(NEIGHBOURS, ("Denied", "Unavailable")):

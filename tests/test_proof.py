@@ -211,3 +211,10 @@ def test_a_step_that_cannot_succeed_calls_a_person(error, failures, stuck):
 )
 def test_each_step_of_a_clean_up_names_what_it_works_on(step, resource):
     assert proof.touched_by(step, NAMES) == resource
+
+
+def test_what_is_not_ours_any_more_is_still_to_be_looked_for():
+    names = (WORK, RESULTS)
+
+    assert proof.unproven(names, (), taken(WORK, made=True)) == names
+    assert proof.unproven(names, (), taken(WORK, made=False)) == (RESULTS,)

@@ -137,6 +137,8 @@ def test_a_pod_that_only_carries_our_labels_is_not_believed():
 
 # Ours, held or edited by others
 
+LONG = Plan(run_seconds=2000)  # it ends when it is cancelled
+
 
 async def _until(on: Stage, path: str, fits: Any) -> dict[str, Any]:
     """Wait until an answer of the API is as wanted."""
@@ -197,7 +199,7 @@ async def test_an_ended_pod_that_a_finalizer_holds_keeps_no_data_and_is_named():
 
 
 async def test_what_others_edited_or_restored_is_removed_or_named_and_never_called_gone():
-    async with stage("slow", speed=40.0) as on:
+    async with stage(LONG) as on:
         store, kept = on.world.kube.store, []
         transfer = f"{BASE}-transfer"
         store.subscribe(
@@ -216,6 +218,7 @@ async def test_what_others_edited_or_restored_is_removed_or_named_and_never_call
         restored = {"metadata": {"name": transfer, "labels": marks}, "data": kept[0]["data"]}
         store.create(SECRETS, on.world.namespace, restored)
 
+        await on.client.delete(f"/jobs/{JOB}")
         await on.until_finished()
         report = (await on.client.get(f"/jobs/{JOB}/deletion")).json()
 
@@ -243,7 +246,7 @@ async def _until_metric(on: Stage, name: str, fits: Any) -> None:
 
 async def test_a_hold_keeps_one_bucket_and_nothing_else_until_a_person_lifts_it():
     other = "INTP00000000514"
-    async with stage("transfer_fails", jobs={BASE: "slow"}, speed=40.0) as on:
+    async with stage(LONG) as on:
         await on.launch()
         await on.until_state("Deployed")
         work = on.world.work_bucket(BASE)
@@ -254,6 +257,7 @@ async def test_a_hold_keeps_one_bucket_and_nothing_else_until_a_person_lifts_it(
         results = f"{on.world.namespace}-{BASE}-results"
         await on.until(lambda: results not in on.world.storage.buckets, "the other bucket is gone")
         await on.launch(other)
+        await on.client.delete(f"/jobs/{other}")
         assert (await on.until_finished(other))["state"] == "Failed"
 
         assert report["complete"] is False

@@ -395,25 +395,35 @@ async def test_a_pod_of_ours_without_job_is_removed(tmp_path: Path):
 # Jobs nobody sees
 
 
-EDITED: dict[str, tuple[dict[str, str | None], str, bool]] = {
-    "its manager was edited away": ({labels.MANAGED_BY: None}, labels.FINALIZER, True),
-    "its component was edited": ({labels.COMPONENT: "x"}, labels.FINALIZER, True),
-    "it does not wait for us": ({labels.MANAGED_BY: None}, "other.example.org/x", False),
-    "of another cluster: it is not adopted": (
-        {labels.MANAGED_BY: None, labels.NAMESPACE_UID: "other"}, labels.FINALIZER, False),
-    "it does not say of which": (
-        {labels.MANAGED_BY: None, labels.NAMESPACE_UID: None}, labels.FINALIZER, False),
-    "a copy": ({labels.MANAGED_BY: None, labels.JOB_ID: "intp1"}, labels.FINALIZER, False),
-}  # fmt: skip
+ITS, FOREIGN, NONE = "its own", "another one", "none"  # Secrets under the Job's name
+ELSEWHERE: dict[str, str | None] = {labels.NAMESPACE_UID: "other"}
+EDITED: dict[str, tuple[dict[str, str | None], str, str, bool]] = {
+    "its manager was edited away": ({labels.MANAGED_BY: None}, labels.FINALIZER, NONE, True),
+    "its component was edited": ({labels.COMPONENT: "x"}, labels.FINALIZER, NONE, True),
+    "it does not wait for us": ({labels.MANAGED_BY: None}, "other.example.org/x", ITS, False),
+    "of another cluster: it is not adopted": (ELSEWHERE, labels.FINALIZER, NONE, False),
+    "restored with its Secret": (ELSEWHERE, labels.FINALIZER, FOREIGN, False),
+    "edited, its Secret says so": (ELSEWHERE, labels.FINALIZER, ITS, True),
+    "its instance was edited": ({labels.INSTANCE: "b"}, labels.FINALIZER, ITS, True),
+    "another release's": ({labels.INSTANCE: "b"}, labels.FINALIZER, NONE, False),
+    "it does not say of which": ({labels.NAMESPACE_UID: None}, labels.FINALIZER, NONE, False),
+    "a copy": ({labels.JOB_ID: "intp1"}, labels.FINALIZER, NONE, False),
+    "its id was edited": ({labels.JOB_ID: "intp1"}, labels.FINALIZER, ITS, True),
+}
 
 
 async def test_a_job_nobody_sees_is_found_only_where_all_else_says_that_it_is_ours(tmp_path: Path):
     async with scene(tmp_path) as on:
         hashed = {labels.REQUEST_HASH: "0" * 64}
-        for number, (changes, finalizer, _) in enumerate(EDITED.values()):
+        for number, (changes, finalizer, secret, _) in enumerate(EDITED.values()):
             base = f"intp{number:011}"
             marks = {k: v for k, v in (on.marks(base=base) | changes).items() if v is not None}
             put_job(on, base, labels=marks, finalizers=[finalizer], annotations=hashed)
+            if secret is not NONE:
+                uid = on.get(JOBS, base)["metadata"]["uid"] if secret is ITS else UID
+                owner = {"apiVersion": "batch/v1", "kind": "Job", "name": base, "uid": uid}
+                metadata = {"labels": on.marks(base=base), "ownerReferences": [owner]}
+                on.put(SECRETS, base, metadata=metadata)
 
         await on.sweep()
 
@@ -422,7 +432,7 @@ async def test_a_job_nobody_sees_is_found_only_where_all_else_says_that_it_is_ou
             for number, what in enumerate(EDITED)
             for base in [f"intp{number:011}"]
         }
-        assert found == {what: expected for what, (_, _, expected) in EDITED.items()}
+        assert found == {what: expected for what, (*_, expected) in EDITED.items()}
 
 
 # Stories
@@ -481,9 +491,8 @@ async def test_a_job_whose_label_was_edited_while_nobody_looked_is_found(tmp_pat
 
         async with service_on(world, settings) as on:
             await on.until_ready()
-            unseen = await on.client.get(f"/jobs/{JOB}")
+            await on.until_state("Created", "Deployed", "Succeeded")
             shown = await on.until_finished()
 
-        assert unseen.status_code == 404
         assert shown["state"] == "Succeeded"
         assert on.told()[-1] == "succeeded"

@@ -127,7 +127,8 @@ class Departure:
             doomed.append(names.results_bucket)
         if standing is not None:
             return [name for name in doomed if name in standing]
-        gone = {removal.resource for removal in self._doors.cache.removals(job.uid)}
+        removals = self._doors.cache.removals(job.uid)
+        gone = {removal.resource for removal in removals if removal.proven_absent_at}
         return [name for name in doomed if f"bucket/{name}" not in gone]
 
     async def _standing_buckets(self) -> list[str] | None:

@@ -11,7 +11,7 @@ from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.strangers import Strangers
 from pyvatti.models import Job, State
 from pyvatti.policy import Observed, Progress, admit, most_released, waiting_for
-from pyvatti.telemetry import metrics
+from pyvatti.telemetry import NEEDS_PERSON, SWEPT_KINDS, metrics
 
 PERIOD = 5.0  # seconds
 
@@ -29,7 +29,9 @@ async def keep_gauges(doors: Doors, elector: Elector) -> NoReturn:
             _count_jobs(doors, guard)
         with guard.around("ages"):
             _measure_ages(doors, elector, guard)
-        if not elector.is_follower:
+        if elector.is_follower:
+            _leave_to_others()
+        else:
             with guard.around("foreign jobs"):
                 _tell_foreign_jobs(doors, strangers)
         await asyncio.sleep(PERIOD)
@@ -48,7 +50,7 @@ def _count_jobs(doors: Doors, guard: Guard) -> None:
             if waiting := waiting_for(seen):
                 waits[waiting.on] += 1
     metrics.waiting.clear()
-    for what, count in waits.items():
+    for what, count in (dict.fromkeys(NEEDS_PERSON, 0) | waits).items():
         metrics.waiting.labels(what).set(count)
     metrics.outbox.set(sum(len(job.pending) for job in jobs))
 
@@ -64,6 +66,13 @@ def _tell_foreign_jobs(doors: Doors, strangers: Strangers) -> None:
     for job in doors.cache.foreign():
         strangers.note("job", job.name, job.uid, job.why, JOBS)
     strangers.end("job")
+
+
+def _leave_to_others() -> None:
+    """Say nothing of what the acting replica sweeps."""
+    for kind in SWEPT_KINDS:
+        metrics.set_aside.labels(kind).set(0)
+        metrics.sweep_failing.labels(kind).set(0)
 
 
 def _measure_ages(doors: Doors, elector: Elector, guard: Guard) -> None:

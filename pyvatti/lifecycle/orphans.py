@@ -1,11 +1,10 @@
 """Finds Pods and Secrets of ours whose Job is gone, and Jobs nobody can see any more.
 
-Used by the sweeper alone. Uses metadata, never the content of a Secret; what the API server does
+Used by the sweeper alone. Reads metadata, never the content of a Secret; what the API server does
 not itself say to be gone counts as there, and what is not ours in all respects is left alone.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -51,8 +50,9 @@ class Orphans:
 
     async def _restore(self, raw: Manifest) -> None:
         metadata, whose = raw["metadata"], self._doors.installation
-        secret = await self._doors.kube.get(SECRETS, metadata["name"])
-        if not _is_ours_by(raw, secret, whose):
+        named = f"metadata.name={metadata['name']}"
+        page = await self._doors.kube.list_page(SECRETS, field_selector=named, metadata_only=True)
+        if not _is_ours_by(raw, next(iter(page.items), None), whose):
             return
         marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
         fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
@@ -117,9 +117,8 @@ def _may_be_edited(raw: Manifest, whose: Installation) -> bool:
     """Tell whether a Job holds our finalizer and does not say whose it is in all its labels."""
     metadata = raw["metadata"]
     found = metadata.get("labels") or {}
-    its = replace(whose, instance=found.get(labels.INSTANCE) or whose.instance)
-    marks = {**labels.identity(its, labels.DRIVER), labels.JOB_ID: metadata["name"]}
-    is_intact = marks.items() <= found.items()  # ours, or of another release in this Namespace
+    marks = {**labels.identity(whose, labels.DRIVER), labels.JOB_ID: metadata["name"]}
+    is_intact = marks.items() <= found.items()
     return labels.FINALIZER in (metadata.get("finalizers") or ()) and not is_intact
 
 
@@ -141,10 +140,8 @@ def _is_ours_by(raw: Manifest, secret: Manifest | None, whose: Installation) -> 
         and labels.is_of(secret, whose)
         and not why_secret_not_of(secret, names, whose)
     )
-    is_named = found.get(labels.NAMESPACE_UID) == whose.namespace_uid and (
-        found.get(labels.INSTANCE) == whose.instance
-    )
-    return is_secret_its or is_named
+    says = (labels.NAMESPACE_UID, labels.INSTANCE, labels.JOB_ID)
+    return is_secret_its or all(found.get(key) == marks[key] for key in says)
 
 
 def is_old(created: datetime | None, now: datetime) -> bool:
