@@ -95,6 +95,9 @@ class Memory:
     def job(self, _: str, uid: str | None = None) -> Job | None:
         return self._job if uid is None or (self._job and self._job.uid == uid) else None
 
+    def note_request(self, job: Job, secret: Any) -> None:
+        """Learn nothing: who is named in a request decides nothing here."""
+
     def accepting(self, _: Job) -> Any:
         return contextlib.nullcontext()
 
@@ -122,6 +125,7 @@ def doors(**more: Any) -> Any:
         "installation": INSTALLATION,
         "kube": Kube(),
         "cache": Memory(),
+        "home": SimpleNamespace(require_staying=lambda: None),
         "renderer": Rendered(),
         "events": SimpleNamespace(note=lambda *_, **__: None),
         "limiter": SimpleNamespace(cancel=lambda _: None),
