@@ -34,6 +34,7 @@ from pyvatti.lifecycle import intake
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.attempts import Attempts
+from pyvatti.lifecycle.remains import Remains
 from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.writing import JobWriter
 from pyvatti.manifests import Renderer
@@ -95,8 +96,10 @@ class Memory:
     def job(self, _: str, uid: str | None = None) -> Job | None:
         return self._job if uid is None or (self._job and self._job.uid == uid) else None
 
-    def note_request(self, job: Job, secret: Any) -> None:
+    async def know(self, _: Job) -> None:
         """Learn nothing: who is named in a request decides nothing here."""
+
+    def note_request(self, *_: Any) -> None: ...
 
     def accepting(self, _: Job) -> Any:
         return contextlib.nullcontext()
@@ -118,6 +121,10 @@ class Memory:
     def note_removals(self, *_: Any) -> None: ...
 
 
+async def _stays() -> bool:
+    return False
+
+
 def doors(**more: Any) -> Any:
     hours = count()
     base = {
@@ -125,7 +132,10 @@ def doors(**more: Any) -> Any:
         "installation": INSTALLATION,
         "kube": Kube(),
         "cache": Memory(),
-        "home": SimpleNamespace(require_staying=lambda: None),
+        "home": SimpleNamespace(
+            require_staying=lambda: None, going_since=None, is_going=False, look=_stays
+        ),
+        "remains": Remains(),
         "renderer": Rendered(),
         "events": SimpleNamespace(note=lambda *_, **__: None),
         "limiter": SimpleNamespace(cancel=lambda _: None),
