@@ -317,7 +317,7 @@ TRICKS = (
     Trick(name="genomes held", during=_hold, undo=_let_go_of_holds),
     Trick(name="record forged", during=_forge_record, undo=_remove_record),
     Trick(name="pod forged", during=_forge_pod, ends=SUCCEEDED),
-    Trick(name="secret squatted", before=_squat_secret, ends=FAILED),
+    Trick(name="secret squatted", before=_squat_secret, ends=FAILED, squats=True),
     Trick(name="pod held", during=_hold_pod, undo=_let_go_of_pod, ends=SUCCEEDED),
     Trick(name="outbox forged", during=_annotate(labels.OUTBOX, HTML)),
     Trick(name="outbox broken", during=_annotate(labels.OUTBOX, "[")),
