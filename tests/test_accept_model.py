@@ -96,6 +96,11 @@ class Memory:
     def job(self, _: str, uid: str | None = None) -> Job | None:
         return self._job if uid is None or (self._job and self._job.uid == uid) else None
 
+    async def know(self, _: Job) -> None:
+        """Learn nothing: who is named in a request decides nothing here."""
+
+    def note_request(self, *_: Any) -> None: ...
+
     def accepting(self, _: Job) -> Any:
         return contextlib.nullcontext()
 
@@ -132,6 +137,10 @@ class Staying:
         return False
 
 
+async def _stays() -> bool:
+    return False
+
+
 def doors(**more: Any) -> Any:
     hours = count()
     base = {
@@ -141,6 +150,10 @@ def doors(**more: Any) -> Any:
         "remains": Remains(),
         "kube": Kube(),
         "cache": Memory(),
+        "home": SimpleNamespace(
+            require_staying=lambda: None, going_since=None, is_going=False, look=_stays
+        ),
+        "remains": Remains(),
         "renderer": Rendered(),
         "events": SimpleNamespace(note=lambda *_, **__: None),
         "limiter": SimpleNamespace(cancel=lambda _: None),

@@ -14,9 +14,11 @@ from pyvatti.jobs import (
     read_job,
     read_pod,
     release_patch,
+    repair_patch,
     transition_patch,
     witness_patch,
 )
+from pyvatti.lifecycle.trimming import merge
 from pyvatti.models import Delivery, Event, Notice, State, Verdict
 
 VERDICT = Verdict(state=State.FAILED, reason="TimedOut", message="m", trace_name="m", trace_exit=1)
@@ -143,6 +145,29 @@ def test_state_of_an_edited_job(annotations: dict[str, str], label: str, state: 
     raw = raw_job(annotations=annotations, labels={labels.STATE: label})
 
     assert read_job(raw).state is state
+
+
+@pytest.mark.parametrize("value", [labels.IN_DOUBT, labels.DECIDED, "x", ""])
+@pytest.mark.parametrize("state", [State.REQUESTED, State.CREATED, State.DEPLOYED])
+def test_an_accepted_job_is_never_read_as_withdrawn(state: State, value: str):
+    times = json.dumps({"Requested": "2026-11-23T12:00:00Z", state: "2026-11-23T12:00:01Z"})
+    raw = raw_job(annotations={labels.TRANSITIONS: times, labels.WITHDRAWN: value})
+
+    found = read_job(raw)
+
+    assert (found.withdrawn, found.withdrawal_decided) == (False, False)
+    assert "withdrawn" in found.edited
+    patch = repair_patch(found, {})
+    assert patch["metadata"]["annotations"][labels.WITHDRAWN] is None
+    mended = {**raw, "metadata": merge(raw["metadata"], patch["metadata"])}
+    assert not read_job(mended).edited
+
+
+def test_a_job_that_was_not_accepted_is_withdrawn_by_its_mark():
+    found = read_job(raw_job(annotations={labels.WITHDRAWN: labels.DECIDED}))
+
+    assert (found.withdrawn, found.withdrawal_decided) == (True, True)
+    assert not found.edited
 
 
 def test_names_are_derived_where_the_annotations_were_removed():

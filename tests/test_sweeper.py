@@ -427,6 +427,8 @@ EDITED: dict[str, tuple[dict[str, str | None], str, str, bool]] = {
     "another release's": ({labels.INSTANCE: "b"}, labels.FINALIZER, NONE, False),
     "it does not say of which": ({labels.NAMESPACE_UID: None}, labels.FINALIZER, NONE, False),
     "a copy": ({labels.JOB_ID: "intp1"}, labels.FINALIZER, NONE, False),
+    "its id was removed": ({labels.JOB_ID: None}, labels.FINALIZER, NONE, True),
+    "its id was removed, its Secret says so": ({labels.JOB_ID: None}, labels.FINALIZER, ITS, True),
     "its id was edited": ({labels.JOB_ID: "intp1"}, labels.FINALIZER, ITS, True),
 }
 

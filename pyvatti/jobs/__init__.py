@@ -11,6 +11,7 @@ from pyvatti.jobs.annotations import (
     parse,
 )
 from pyvatti.jobs.belonging import (
+    is_pod_with_edited_owner,
     why_left_pod_not_ours,
     why_left_secret_not_ours,
     why_pod_not_of,
@@ -52,6 +53,7 @@ __all__ = [
     "finalizer_patch",
     "id_names",
     "identity_patch",
+    "is_pod_with_edited_owner",
     "name_marks",
     "names_for",
     "outbox_patch",
