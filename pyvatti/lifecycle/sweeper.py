@@ -131,11 +131,15 @@ class Sweeper:
         tell(said, job=names.base, bucket=bucket.name, objects=removal.objects)
 
     async def _is_over(self, bucket: BucketInfo, names: Names) -> bool:
-        """Tell whether a results bucket may go: results outlive their record."""
+        """Tell whether a results bucket may go: results outlive their record.
+
+        A record that cannot be read may tell of a success that ended late: they stay.
+        """
         doors = self._doors
         found = await records.look(doors.kube, names, doors.installation)
-        is_its = found is not None and not found.unreadable and found.record.uid == names.uid
-        record = found.record if found is not None and is_its else None
+        if found is not None and found.unreadable:
+            return False
+        record = found.record if found is not None and found.record.uid == names.uid else None
         fate = retention.results_fate(bucket.created_at, record, doors.clock(), doors.settings)
         if fate is retention.Fate.REMOVE_IF_EMPTY:
             return not await doors.storage.has_object(bucket.name, "", "")
