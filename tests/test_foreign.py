@@ -202,6 +202,16 @@ def by_kubernetes():
     return str(error_for(403, {}, json.dumps(status).encode(), target="GET /x"))
 
 
+def by_kubernetes_in_its_reason():
+    status = {"kind": "Status", "reason": SAID, "message": SAID}
+    return str(error_for(403, {}, json.dumps(status).encode(), target="GET /x"))
+
+
+def by_kubernetes_in_the_reason_of_an_event():
+    regarding = {"kind": SAID}
+    return str(read_cluster_event({"note": SAID, "reason": SAID, "regarding": regarding}))
+
+
 def by_a_gateway_before_kubernetes():
     with pytest.raises(Exception, match="not JSON") as caught:
         decode(SAID.encode())
@@ -226,6 +236,8 @@ DOORS = (
     by_driver,
     by_driver_of_an_unknown_job,
     by_kubernetes,
+    by_kubernetes_in_its_reason,
+    by_kubernetes_in_the_reason_of_an_event,
     by_a_gateway_before_kubernetes,
     by_event,
     by_storage,
