@@ -18,7 +18,7 @@ from pyvatti.jobs.belonging import (
     why_secret_not_of,
 )
 from pyvatti.jobs.bounds import read_time
-from pyvatti.jobs.names import bucket_prefix, id_names, names_for
+from pyvatti.jobs.names import id_names, listing_prefix, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
@@ -43,7 +43,6 @@ __all__ = [
     "JOB_NAME",
     "Unreadable",
     "add_notice",
-    "bucket_prefix",
     "created_patch",
     "decided_patch",
     "dump_outbox",
@@ -52,6 +51,7 @@ __all__ = [
     "finalizer_patch",
     "id_names",
     "identity_patch",
+    "listing_prefix",
     "name_marks",
     "names_for",
     "outbox_patch",

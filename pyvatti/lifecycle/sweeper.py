@@ -20,7 +20,7 @@ from pyvatti.errors import NotOurs, PyvattiError, Undeletable
 from pyvatti.guard import Guard
 from pyvatti.jobs import (
     JOB_NAME,
-    bucket_prefix,
+    listing_prefix,
     names_for,
     read_time,
     why_record_not_ours,
@@ -84,8 +84,7 @@ class Sweeper:
 
     async def _sweep_buckets(self) -> None:
         self._strangers.begin("bucket")
-        # a results bucket carries the whole namespace, a work bucket the beginning of it
-        prefix = bucket_prefix(self._doors.settings.namespace).rstrip("-")
+        prefix = listing_prefix(self._doors.settings.namespace)
         for bucket in await self._doors.storage.list_buckets(prefix):
             names = self._names_of(bucket)
             if names is None:
