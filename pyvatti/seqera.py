@@ -260,11 +260,11 @@ def _run(row: Mapping[str, Any], name: str, submitted: datetime, search: _Search
         status=status or RunStatus.OTHER,
         submitted_at=submitted,
         seen_at=search.now,
-        workflow_id=trim(_text(row.get("id"))) or None,
+        workflow_id=trim(search.clean(name, _text(row.get("id"))[:LONGEST])) or None,
         exit_status=exit_status if is_code else None,
         error_message=_ends(search.clean(name, _text(row.get("errorMessage"))[:LONGEST])),
         error_report=_ends(search.clean(name, _text(row.get("errorReport"))[:LONGEST])),
-        raw_status="" if raw is None else trim(str(raw)[:LONGEST]),
+        raw_status="" if raw is None else trim(search.clean(name, _text(str(raw))[:LONGEST])),
     )
 
 
