@@ -38,11 +38,11 @@ NOTED_LIMIT = 100  # oddities remembered, so that each is logged once
 
 
 Clean = Callable[[str, str], str]
-"""Gives a text of the run of a name without what must not be told."""
+"""Gives a text of the run of a name without what must not be told; its ends may be cut off."""
 
 
 def _clean(_name: str, text: str) -> str:
-    return foreign.clean(text)
+    return foreign.clean(text, is_cut=True)
 
 
 def utc_now() -> datetime:
