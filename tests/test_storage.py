@@ -244,10 +244,10 @@ async def test_result_is_found_by_folder_and_ending():
             service.put_object(RESULTS, f"results/demo/match/{number:04}", b"1")
         service.put_object(RESULTS, "results/demo/score/report.html", b"1")
 
-        assert await door.has_object(RESULTS, "results/demo", "report.html")
-        assert not await door.has_object(RESULTS, "results/demo/match/", "report.html")
-        assert not await door.has_object(RESULTS, "results/other", "report.html")
-        assert not await door.has_object("missing-bucket", "results", "report.html")
+        assert await door.has_object(RESULTS, "results/demo", "report.html", owner=OWNER)
+        assert not await door.has_object(RESULTS, "results/demo/match/", "report.html", owner=OWNER)
+        assert not await door.has_object(RESULTS, "results/other", "report.html", owner=OWNER)
+        assert not await door.has_object("missing-bucket", "results", "report.html", owner=OWNER)
 
 
 async def test_buckets_are_listed_by_prefix_over_all_pages():

@@ -141,14 +141,16 @@ class Sweeper:
         record = found.record if found is not None and found.record.uid == names.uid else None
         fate = retention.results_fate(bucket.created_at, record, doors.clock(), doors.settings)
         if fate is retention.Fate.REMOVE_IF_EMPTY:
-            return not await doors.storage.has_object(bucket.name, "", "")
+            return not await doors.storage.has_object(bucket.name, "", "", owner=self._owner(names))
         return fate is retention.Fate.REMOVE
 
     async def _remove_bucket(self, name: str, names: Names) -> Removal:
-        whose = self._doors.installation
-        owner = Owner(installation=whose, job_id=names.base, job_uid=names.uid)
         turn = partial(self._await_turn, f"sweep {name}")
-        return await removing.remove_bucket(self._doors, name, owner, turn)
+        return await removing.remove_bucket(self._doors, name, self._owner(names), turn)
+
+    def _owner(self, names: Names) -> Owner:
+        whose = self._doors.installation
+        return Owner(installation=whose, job_id=names.base, job_uid=names.uid)
 
     async def _await_turn(self, key: str) -> None:
         limiter = self._doors.limiter

@@ -164,12 +164,13 @@ class Storage:
     def _forget(self, is_over: Callable[[str, str], bool]) -> None:
         self._tallies = {key: tally for key, tally in self._tallies.items() if not is_over(*key)}
 
-    async def has_object(self, bucket: str, prefix: str, suffix: str) -> bool:
-        """Whether an object's name begins and ends so.
+    async def has_object(self, bucket: str, prefix: str, suffix: str, *, owner: Owner) -> bool:
+        """Whether the name of an object in the bucket of this job begins and ends so.
 
-        A bucket that is missing or not in our project has none: what strangers hold is no result.
+        A bucket that is missing or not this job's has none: what strangers hold is no result.
         """
-        if await self._buckets.look(bucket) is None:
+        seen = await self._buckets.look(bucket)
+        if seen is None or misfits(seen, owner):
             return False
         what = f"list {bucket}"
         page = partial(self._page_of_names, bucket=bucket, prefix=prefix)
