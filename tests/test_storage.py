@@ -60,12 +60,22 @@ async def test_bucket_is_born_protected_in_one_call():
             2,
             id="work, exactly 2 days: 2 days",
         ),
-        pytest.param("results", {}, 14, id="results: retention of 14 days"),
+        pytest.param("results", {}, 17, id="results: 14 days after the end of the longest job"),
         pytest.param(
             "results",
             {"results_retention": 86400},
+            4,
+            id="results, kept for a day: the longest job and a day",
+        ),
+        pytest.param(
+            "results",
+            {
+                "timeout_seconds": 43200,
+                "deployed_timeout_seconds": 43200,
+                "results_retention": 86400,
+            },
             3,
-            id="results, retention below the longest job: as long as the job",
+            id="results, kept for a day after a job of a day and its graces",
         ),
     ],
 )
