@@ -202,6 +202,27 @@ def test_a_terminal_condition_is_found_behind_others():
     assert (found.ended, found.ended_reason, found.ended_at) == ("Failed", "DeadlineExceeded", T0)
 
 
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("OOMKilled", "OOMKilled"),
+        ("a-b_1", "a-b_1"),
+        (None, ""),
+        ("", ""),
+        ("no jane.doe@x.org", "Unknown"),
+        ("x" * 65, "Unknown"),
+        ("ä", "Unknown"),
+        ("Failed\n", "Unknown"),
+        (7, "Unknown"),
+    ],
+)
+def test_a_reason_is_one_word_or_unknown(said: object, word: str):
+    ended = {"type": "Failed", "status": "True", "reason": said}
+    raw = raw_job() | {"status": {"conditions": [ended]}}
+
+    assert read_job(raw).ended_reason == word
+
+
 def test_a_container_is_found_by_name_beside_injected_ones():
     raw = {
         "metadata": {"name": "p", "uid": "u", "labels": {labels.CONTROLLER_UID: UID}},

@@ -169,7 +169,7 @@ def unreadable(made: Manifest) -> None:
 
 async def test_a_record_that_cannot_be_read_keeps_itself_and_its_results(tmp_path: Path):
     async with scene(tmp_path, RECORD_RETENTION_SECONDS="1") as on:
-        on.put_bucket(RESULTS)
+        on.put_bucket(RESULTS, WEEKS_AGO)  # so old that without any record they would go
         # its label says that it failed: that is not believed either
         planted = on.put_record(finished(State.FAILED), CLEAN, DAYS_AGO, unreadable)
 

@@ -19,7 +19,7 @@ from pyvatti.jobs.belonging import (
     why_secret_not_of,
 )
 from pyvatti.jobs.bounds import read_time
-from pyvatti.jobs.names import bucket_prefix, id_names, names_for
+from pyvatti.jobs.names import id_names, listing_prefix, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
@@ -44,7 +44,6 @@ __all__ = [
     "JOB_NAME",
     "Unreadable",
     "add_notice",
-    "bucket_prefix",
     "created_patch",
     "decided_patch",
     "dump_outbox",
@@ -54,6 +53,7 @@ __all__ = [
     "id_names",
     "identity_patch",
     "is_pod_with_edited_owner",
+    "listing_prefix",
     "name_marks",
     "names_for",
     "outbox_patch",

@@ -20,7 +20,7 @@ from pyvatti.jobs.annotations import (
     Unreadable,
     read_annotation,
 )
-from pyvatti.jobs.bounds import read_time
+from pyvatti.jobs.bounds import read_time, read_word
 from pyvatti.jobs.names import names_for
 from pyvatti.jobs.patches import EVENT_OF, name_marks
 from pyvatti.models import Installation, Job, Manifest, Names, Notice, State, Verdict
@@ -67,7 +67,7 @@ def read_job(
         deleting_since=read_time(metadata.get("deletionTimestamp")),
         finalizers=tuple(metadata.get("finalizers") or ()),
         ended=ended.get("type"),
-        ended_reason=ended.get("reason") or "",
+        ended_reason=read_word(ended.get("reason")),
         ended_at=read_time(ended.get("lastTransitionTime")),
         transitions=transitions,
         outbox=outbox,

@@ -100,20 +100,25 @@ class Storage:
         """Delete all objects below a folder of this job's bucket; a missing bucket has none.
 
         Raises as delete_bucket; makes no bucket call that needs a turn of the limiter. The
-        absence is what the last listing of the folder shows, or that of the whole bucket.
+        absence is what the last listing of the folder shows, or that of the whole bucket; it is
+        not proven if the bucket was changed meanwhile, for soft delete may have been among that.
         """
         place = f"{name}/{folder}"
         seen = await find_ours(self._buckets, name, owner)
         if seen is not None:
             seen = await self._empty(seen, owner, f"{folder}/")
+        after = await find_ours(self._buckets, name, owner) if seen is not None else None
         now = datetime.now(UTC)
+        is_kept = seen is not None and kept_until(seen, now) is not None
+        if seen is not None and after is not None:
+            is_kept |= after.metageneration != seen.metageneration
         tally = self._tallies.pop((place, owner.job_uid), Tally())
         return Removal(
             resource=f"bucket/{place}",
             removed_at=now,
             objects=tally.objects,
             bytes=tally.size,
-            proven_absent_at=None if seen is not None and kept_until(seen, now) else now,
+            proven_absent_at=None if is_kept else now,
         )
 
     async def delete_bucket(self, name: str, *, owner: Owner) -> Removal:
@@ -159,12 +164,13 @@ class Storage:
     def _forget(self, is_over: Callable[[str, str], bool]) -> None:
         self._tallies = {key: tally for key, tally in self._tallies.items() if not is_over(*key)}
 
-    async def has_object(self, bucket: str, prefix: str, suffix: str) -> bool:
-        """Whether an object's name begins and ends so.
+    async def has_object(self, bucket: str, prefix: str, suffix: str, *, owner: Owner) -> bool:
+        """Whether the name of an object in the bucket of this job begins and ends so.
 
-        A bucket that is missing or not in our project has none: what strangers hold is no result.
+        A bucket that is missing or not this job's has none: what strangers hold is no result.
         """
-        if await self._buckets.look(bucket) is None:
+        seen = await self._buckets.look(bucket)
+        if seen is None or misfits(seen, owner):
             return False
         what = f"list {bucket}"
         page = partial(self._page_of_names, bucket=bucket, prefix=prefix)
