@@ -120,10 +120,6 @@ class Memory:
 
     def note_removals(self, *_: Any) -> None: ...
 
-    def note_request(self, *_: Any) -> None: ...
-
-    async def know(self, _: Job) -> None: ...
-
 
 class Staying:
     """A Namespace that nobody deletes."""
@@ -137,10 +133,6 @@ class Staying:
         return False
 
 
-async def _stays() -> bool:
-    return False
-
-
 def doors(**more: Any) -> Any:
     hours = count()
     base = {
@@ -150,10 +142,6 @@ def doors(**more: Any) -> Any:
         "remains": Remains(),
         "kube": Kube(),
         "cache": Memory(),
-        "home": SimpleNamespace(
-            require_staying=lambda: None, going_since=None, is_going=False, look=_stays
-        ),
-        "remains": Remains(),
         "renderer": Rendered(),
         "events": SimpleNamespace(note=lambda *_, **__: None),
         "limiter": SimpleNamespace(cancel=lambda _: None),
