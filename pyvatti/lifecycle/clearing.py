@@ -90,7 +90,7 @@ class Clearing:
             except NotOurs as error:
                 done = self._leave(job, f"secret/{name}", error, done)
         if any(read_pod(pod).is_live for pod in pods):
-            raise NotYet(STRAY_PAUSE)  # a stopped pod may write until it is gone: look again
+            raise NotYet(STRAY_PAUSE, done)  # a stopped pod may write until it is gone: look again
         return replace(done, strays_gone=True)
 
     async def look_again(self, job: Job, resources: tuple[str, ...], done: Progress) -> Progress:
