@@ -1,5 +1,6 @@
 """What a clean-up comes to know is kept, whatever ends its pass."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,13 +8,16 @@ import pytest
 from builders import INSTALLATION, NAMES, T0, UID, job, seen
 from structlog.testing import capture_logs
 
+from pyvatti.errors import Conflict
 from pyvatti.kube import PODS, Kind
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.guards import Guards, Item
 from pyvatti.lifecycle.remains import Remains
 from pyvatti.lifecycle.turns import NotYet
-from pyvatti.models import Job, Manifest, State
+from pyvatti.lifecycle.writing import Wrote
+from pyvatti.models import Delivery, Event, Job, Manifest, Notice, State
+from pyvatti.policy import Progress
 from pyvatti.policy import actions as act
 
 NOBODY: Any = SimpleNamespace(note=lambda *_, **__: None)
@@ -80,3 +84,28 @@ async def test_the_words_of_an_unexpected_error_are_not_logged():
     ]
     assert "jane" not in str(logs)
     assert "exc_info" not in logs[0]
+
+
+LOST = Notice(sequence=1, event=Event.FAILED, at=T0, delivery=Delivery.DEAD)
+TOLD = replace(LOST, delivery=Delivery.DELIVERED)
+
+
+class Newest(Writer):
+    """Builds a write from the version of the Job that a redelivery left."""
+
+    async def patch(self, _: Job, build: Any) -> Wrote:
+        build(job(State.FAILED, outbox=(TOLD,)))
+        return Wrote.WRITTEN
+
+
+@pytest.mark.parametrize("recorded", [LOST, TOLD], ids=["lost", "told"])
+async def test_a_job_is_let_go_only_where_its_record_says_how_its_events_ended(recorded: Notice):
+    hands, _ = stage(Newest())
+    done = Progress(recorded=True, recorded_outbox=(recorded,))
+    of = job(State.FAILED, outbox=(LOST,))
+
+    if recorded is TOLD:
+        assert (await hands.do(act.LetGo(), seen(of), done)).let_go
+        return
+    with pytest.raises(Conflict):
+        await hands.do(act.LetGo(), seen(of), done)

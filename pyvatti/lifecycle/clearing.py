@@ -138,7 +138,7 @@ class Clearing:
             log.warning("no record: the namespace is being deleted", remaining=left)
         if proof.holds_data(done.remaining):
             doors.remains.note_finished(job.uid, job.transitions.get(job.state, doors.clock()))
-        return replace(done, recorded=True)
+        return replace(done, recorded=True, recorded_outbox=newest.outbox)
 
     def _leave(self, job: Job, resource: str, error: NotOurs, done: Progress) -> Progress:
         """Note, once and aloud, that something under a name of the job is not ours."""
