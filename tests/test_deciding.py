@@ -209,7 +209,11 @@ ROWS = [
     ("the record does",
      seen(over(outbox=UNTOLD), progress=proven(WORK, RESULTS)), 1, []),
     ("a record that is written is not written again",
-     seen(over(), progress=replace(proven(WORK, RESULTS), recorded=True)), 1, [act.LetGo()]),
+     seen(over(), progress=replace(proven(WORK, RESULTS), recorded=True, recorded_outbox=TOLD)), 1,
+     [act.LetGo()]),
+    ("unless an event was settled since",
+     seen(over(), progress=replace(proven(WORK, RESULTS), recorded=True, recorded_outbox=UNTOLD)),
+     1, [act.WriteRecord(), act.LetGo()]),
     ("an ended pod that a finalizer holds keeps no data, whatever the garbage collector does",
      seen(over(finalizers=HELD_JOB), HELD, progress=CLEAN), 1, [act.RemoveBucket(WORK)]),
     ("nor credentials",
@@ -434,7 +438,7 @@ def perform(world: Observed, step: act.Action) -> Observed:  # noqa: C901, PLR09
         case act.LookAgain(resources=resources):
             done = replace(done, removals=(*done.removals, *absent(*resources)))
         case act.WriteRecord():
-            done = replace(done, recorded=True)
+            done = replace(done, recorded=True, recorded_outbox=of.outbox)
         case act.LetGo() | act.Withdraw():
             of = replace(of, finalizers=())
         case _:

@@ -391,6 +391,22 @@ async def test_what_became_of_a_telling_is_written_though_others_write_the_recor
     assert here.kube.deliveries == [("delivered", 1)]
 
 
+async def test_what_the_backend_took_is_noted_though_the_request_was_cut_off():
+    here = doors(Records(LOST), backend=Backend())
+    here.backend.gate.clear()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await redeliver(here, NAMES.job_id)
+    assert here.backend.told == 1
+
+    here.backend.gate.set()
+    await until(lambda: here.kube.deliveries == [("delivered", 1)])
+
+    assert here.kube.claim is None
+    await redeliver(here, NAMES.job_id)
+    assert here.backend.told == 1
+
+
 async def test_a_record_without_lost_events_is_not_written():
     here = doors(Records(replace(LOST, delivery=Delivery.DELIVERED)), backend=Backend())
 

@@ -66,13 +66,11 @@ class Pods:
         self._raw: Manifest | None = raw
         self.deleted: list[str] = []
 
-    async def list_page(self, _: Any, *, selector: str) -> Any:
-        key, _, value = selector.partition("=")
-        fits = self._raw is not None and self._raw["metadata"]["labels"].get(key) == value
-        return SimpleNamespace(items=[self._raw] if fits else [])
-
-    async def get(self, _: Any, name: str) -> Manifest | None:
-        return self._raw if self._raw and self._raw["metadata"]["name"] == name else None
+    async def list_page(self, _: Any, *, selector: str = "", field_selector: str = "") -> Any:
+        key, _, value = (selector or field_selector).partition("=")
+        metadata = self._raw["metadata"] if self._raw else {}
+        said = metadata.get("labels", {}).get(key) if selector else metadata.get("name")
+        return SimpleNamespace(items=[self._raw] if said == value else [])
 
     async def delete(self, _: Any, name: str, *, uid: str) -> None:
         assert self._raw is not None

@@ -111,7 +111,7 @@ class Hands:
             case act.WriteRecord():
                 return await self._clearing.write_record(job, done)
             case act.LetGo():
-                await self._writer.patch(job, self._let_go)
+                await self._writer.patch(job, lambda it: self._let_go(it, done))
                 self._note_stay(job)
                 log.info("job let go", state=job.state.value)
                 return replace(done, let_go=True)
@@ -135,8 +135,8 @@ class Hands:
             job, "Repaired", f"edited and put back, never followed: {what}", warning=True
         )
 
-    def _let_go(self, job: Job) -> Manifest:
-        if job.pending:
+    def _let_go(self, job: Job, done: Progress) -> Manifest:
+        if job.pending or job.outbox != done.recorded_outbox:
             raise Conflict("an event is to be told again, so the record is not the last word")
         return jobs.finalizer_patch(job)
 

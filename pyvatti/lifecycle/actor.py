@@ -203,7 +203,9 @@ class JobActor:
             freed = proof.touched_by(step, seen.job.names)
             stuck = tuple(item for item in done.stuck if item.resource != freed)
             self._keep(replace(done, stuck=stuck))
-        except NotYet:
+        except NotYet as later:
+            if later.done is not None:
+                self._keep(later.done)
             raise
         except NamespaceTerminating as error:
             metrics.step_errors.labels(name, type(error).__name__).inc()

@@ -90,7 +90,7 @@ class Clearing:
             except NotOurs as error:
                 done = self._leave(job, f"secret/{name}", error, done)
         if any(read_pod(pod).is_live for pod in pods):
-            raise NotYet(STRAY_PAUSE)  # a stopped pod may write until it is gone: look again
+            raise NotYet(STRAY_PAUSE, done)  # a stopped pod may write until it is gone: look again
         return replace(done, strays_gone=True)
 
     async def look_again(self, job: Job, resources: tuple[str, ...], done: Progress) -> Progress:
@@ -138,7 +138,7 @@ class Clearing:
             log.warning("no record: the namespace is being deleted", remaining=left)
         if proof.holds_data(done.remaining):
             doors.remains.note_finished(job.uid, job.transitions.get(job.state, doors.clock()))
-        return replace(done, recorded=True)
+        return replace(done, recorded=True, recorded_outbox=newest.outbox)
 
     def _leave(self, job: Job, resource: str, error: NotOurs, done: Progress) -> Progress:
         """Note, once and aloud, that something under a name of the job is not ours."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from pyvatti.errors import PyvattiError
+from pyvatti.guard import kind_of, where
 from pyvatti.kube import Kind
 from pyvatti.lifecycle.clock import utc_now
 from pyvatti.lifecycle.events import EventRecorder, Subject
@@ -69,7 +70,7 @@ class Guards:
         trouble.due = self._monotonic() + pause
         told = {"kind": item.kind, "name": item.name, "again_in": pause}
         if not isinstance(error, PyvattiError):
-            log.error("sweep of one thing broke", **told, exc_info=error)
+            log.error("sweep of one thing broke", **told, error=kind_of(error), where=where(error))
         elif trouble.failures < LOUD_FROM:
             log.warning("not swept", **told, error=str(error))
         else:

@@ -7,6 +7,7 @@ However many ask at once, each event is told by one: the write that makes it pen
 record, fits only the version that was read. A claim whose holder died ends by itself.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 TRIES = 5
 CLAIM_LASTS = timedelta(seconds=90)
 """Longer than a request may tell for (60 s): whoever claimed a record before is not telling now."""
+
+_TELLING: set[asyncio.Task[Record]] = set()  # the event loop itself keeps no task alive
 
 
 async def redeliver(doors: Doors, job_id: str) -> tuple[Notice, ...]:
@@ -74,16 +77,32 @@ async def _tell_finished(doors: Doors, names: IdNames) -> tuple[Notice, ...]:
     record = await _claim(doors, names, claim)
     lost = lost_events(record.outbox)
     for notice in lost:
-        reply = await doors.backend.tell(record.job_id, record.uid, notice)
-        metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
-        is_taken = reply.answer is Answer.DELIVERED
-        is_over = not is_taken or notice is lost[-1]
-        record = await _note(doors, names, notice.sequence, reply, claim if is_over else "")
-        if not is_taken:
-            raise Unavailable(f"the backend did not take {notice.event}: {reply.text}")
-        metrics.notices.labels(notice.event.value, Delivery.DELIVERED.value).inc()
-        log.info("event delivered again", job=names.base, event_name=notice.event.value)
+        work = _tell(doors, record, notice, claim, is_last=notice is lost[-1])
+        telling = asyncio.create_task(work)  # noqa: TID251 - it must outlive its caller
+        _TELLING.add(telling)
+        telling.add_done_callback(_TELLING.discard)
+        record = await asyncio.shield(telling)
     return record.outbox
+
+
+async def _tell(
+    doors: Doors, record: Record, notice: Notice, claim: str, *, is_last: bool
+) -> Record:
+    """Tell one event and note it; once begun it goes on to its end, though the caller has gone.
+
+    So what the backend took is in the record and not told again. Raises Unavailable.
+    """
+    reply = await doors.backend.tell(record.job_id, record.uid, notice)
+    metrics.attempts.labels(notice.event.value, reply.answer.value).inc()
+    is_taken = reply.answer is Answer.DELIVERED
+    names = id_names(record.job_id, doors.settings.namespace)
+    over = claim if is_last or not is_taken else ""
+    record = await _note(doors, names, notice.sequence, reply, over)
+    if not is_taken:
+        raise Unavailable(f"the backend did not take {notice.event}: {reply.text}")
+    metrics.notices.labels(notice.event.value, Delivery.DELIVERED.value).inc()
+    log.info("event delivered again", job=names.base, event_name=notice.event.value)
+    return record
 
 
 async def _claim(doors: Doors, names: IdNames, claim: str) -> Record:

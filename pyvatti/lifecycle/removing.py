@@ -54,9 +54,9 @@ async def _look_for_pods(doors: Doors, names: Names) -> tuple[list[Manifest], li
     listed = (await doors.kube.list_page(PODS, selector=selector)).items
     known = {pod.uid: pod.name for pod in doors.cache.pods(names.uid)}
     for uid in known.keys() - {pod["metadata"]["uid"] for pod in listed}:
-        found = await doors.kube.get(PODS, known[uid])
-        if found is not None and found["metadata"]["uid"] == uid:
-            listed.append(found)
+        named = f"metadata.name={known[uid]}"
+        found = (await doors.kube.list_page(PODS, field_selector=named)).items
+        listed += [pod for pod in found if pod["metadata"]["uid"] == uid]
     whose, mine, odd = doors.installation, list[Manifest](), list[Manifest]()
     for pod in listed:
         if pod["metadata"]["uid"] in known or not why_pod_not_of(pod, names, whose):

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from pyvatti.errors import RateLimited
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.models import Job
+from pyvatti.policy import Progress
 
 RATE_PAUSE = 5.0  # seconds without bucket calls after a 429 that names none
 
 
 class NotYet(Exception):
-    """The step waits for its turn: nothing went wrong."""
+    """The step waits for its turn: nothing went wrong. `done` is what it came to know, if any."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, done: Progress | None = None) -> None:
         super().__init__(f"in {seconds:.1f} s")
-        self.seconds = seconds
+        self.seconds, self.done = seconds, done
 
 
 def take_turn(doors: Doors, job: Job) -> None:

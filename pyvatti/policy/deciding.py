@@ -161,7 +161,8 @@ def _remove(seen: Observed) -> list[act.Action]:
         return [act.LookAgain(unseen)]
     if job.pending or seen.pods:
         return []
-    return [act.LetGo()] if done.recorded else [act.WriteRecord(), act.LetGo()]
+    is_said = done.recorded and done.recorded_outbox == job.outbox
+    return [act.LetGo()] if is_said else [act.WriteRecord(), act.LetGo()]
 
 
 def is_data_gone(seen: Observed) -> bool:

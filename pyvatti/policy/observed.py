@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyvatti.models import ClusterEvent, Job, Pod, Remainder, Removal, Run
+from pyvatti.models import ClusterEvent, Job, Notice, Pod, Remainder, Removal, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Progress:
     remaining: tuple[Remainder, ...] = ()
     stuck: tuple[Remainder, ...] = ()
     recorded: bool = False
+    recorded_outbox: tuple[Notice, ...] = ()  # as the record has it
     let_go: bool = False
     refusal: tuple[str, str] | None = None  # (reason, sentence)
     first_seen_at: datetime | None = None  # by our clock: the API server's may be wrong
