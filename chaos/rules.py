@@ -55,10 +55,14 @@ class Finding:
 
 
 def is_at_rest(world: World, base: str, *, accepted: bool) -> bool:
-    """Tell whether nothing more is going to happen to a job."""
+    """Tell whether nothing more is going to happen to a job; what a stranger made says nothing."""
     store, namespace = world.kube.store, world.namespace
     names = [(JOBS, base), (SECRETS, base), (SECRETS, f"{base}-transfer")]
-    if any(store.find(kind, namespace, name) for kind, name in names) or _pods(world, base):
+    found = [store.find(kind, namespace, name) for kind, name in names]
+    is_there = any(
+        labels.MANAGED_BY in (item["metadata"].get("labels") or {}) for item in found if item
+    )
+    if is_there or _pods(world, base):
         return False
     return not accepted or read_record(world, base) is not None
 

@@ -106,8 +106,9 @@ class Scene:
 class Trick:
     """`before` the launch, `during` the job, and `undo`, after which the job must come to rest.
 
-    `remains`: something of the job stands at the end, and the report has to name it. `patience`:
-    the seconds it may take.
+    `remains`: something of the job stands at the end, and the report has to name it. `squats`:
+    what stands under a name of the job was never the job's, so the report is complete all the
+    same. `patience`: the seconds it may take.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Trick:
     undo: Act | None = None
     ends: frozenset[str] = EITHER
     remains: bool = False
+    squats: bool = False
     patience: float = PATIENCE
 
 
@@ -293,14 +295,14 @@ TRICKS = (
         name="results squatted in another project",
         before=_squat("somebody-else", labelled=False),
         ends=FAILED,
-        remains=True,
+        squats=True,
     ),
-    Trick(name="results squatted", before=_squat(None, labelled=False), ends=FAILED, remains=True),
+    Trick(name="results squatted", before=_squat(None, labelled=False), ends=FAILED, squats=True),
     Trick(
         name="results squatted with our labels",
         before=_squat(None, labelled=True),
         ends=FAILED,
-        remains=True,
+        squats=True,
     ),
     Trick(
         name="soft delete switched on",
@@ -315,7 +317,7 @@ TRICKS = (
     Trick(name="genomes held", during=_hold, undo=_let_go_of_holds),
     Trick(name="record forged", during=_forge_record, undo=_remove_record),
     Trick(name="pod forged", during=_forge_pod, ends=SUCCEEDED),
-    Trick(name="secret squatted", before=_squat_secret, ends=FAILED),
+    Trick(name="secret squatted", before=_squat_secret, ends=FAILED, squats=True),
     Trick(name="pod held", during=_hold_pod, undo=_let_go_of_pod, ends=SUCCEEDED),
     Trick(name="outbox forged", during=_annotate(labels.OUTBOX, HTML)),
     Trick(name="outbox broken", during=_annotate(labels.OUTBOX, "[")),
@@ -356,7 +358,7 @@ async def _play(ground: Ground, trick: Trick, tally: Tally, kill: Kill | None) -
         f"{what} was touched" for what, is_as in scene.untouched.items() if not is_as()
     ]
     finding.violations += _markup(ground, scene)
-    if trick.remains:
+    if trick.remains or trick.squats:
         finding.leftovers = []
     if not rests:
         finding.violations.append(unrest(ground.world, scene.base))

@@ -132,8 +132,8 @@ def body(wire_id: str, notice: Notice) -> dict[str, Any]:
     }
     if notice.event is Event.FAILED:
         code = notice.trace_exit
-        said = foreign.clean_known(notice.trace_name or "")
-        fields["trace_name"] = foreign.plain_line(said, TRACE_NAME_LIMIT) or "unknown failure"
+        said = foreign.plain_line(notice.trace_name or "", TRACE_NAME_LIMIT)
+        fields["trace_name"] = said or "unknown failure"
         fields["trace_exit"] = code if code is not None and 0 <= code <= 127 else 1
     return fields
 

@@ -31,13 +31,15 @@ TEXT_LIMIT = 256
 _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic) [\w.~+/=-]{16,}")
 
 
-def trim(text: str) -> str:
+def trim(text: str, *, is_cut: bool = False) -> str:
     """Cut a foreign text to 256 characters on one line, for logs and error messages.
 
-    It comes out without configured secrets and without what the job at hand must not tell. Some
-    gateways repeat the header of a request in their error page: other credentials go too.
+    It comes out without configured secrets and without what the job at hand must not tell, which
+    the joining of lines may have put together; `is_cut` says that its ends were cut off before.
+    Some gateways repeat the header of a request in their error page: other credentials go too.
     """
-    line = " ".join(foreign.clean(text).split())
+    line = " ".join(foreign.clean(text, is_cut=is_cut).split())
+    line = foreign.clean(line, is_cut=is_cut)
     return _CREDENTIAL.sub(r"\1 (redacted)", line)[:TEXT_LIMIT]
 
 

@@ -50,10 +50,12 @@ def about(job: Known) -> Iterator[None]:
         _job.reset(before)
 
 
-def clean(text: str) -> str:
+def clean(text: str, *, is_cut: bool = False) -> str:
     """Give a text without configured secrets and without what the job at hand must not tell."""
     job = _job.get()
-    return without_secrets(text) if job is None else clean_for(job(), text)
+    if job is None:
+        return without_secrets(text, is_cut=is_cut)
+    return clean_for(job(), text, is_cut=is_cut)
 
 
 def clean_known(text: str) -> str:
@@ -88,13 +90,14 @@ def stream(known: Redactor | None) -> Stream:
 
 
 def plain_line(text: str, most: int) -> str:
-    """Give one line of at most `most` characters without control characters and markup.
+    """Give one clean line of at most `most` characters without control characters and markup.
 
-    Characters outside the Basic Multilingual Plane become "?": receivers of UTF-16 would count
-    them twice, and some could not store them.
+    Cleaned (as by `clean_known`) before, where a value may hold such characters itself, and after,
+    where a value is put together by what is taken out. Characters outside the Basic Multilingual
+    Plane become "?": receivers of UTF-16 would count them twice, and some could not store them.
     """
-    line = " ".join("".join(_plain(character) for character in text).split())
-    return line[:most].rstrip()
+    line = " ".join("".join(_plain(character) for character in clean_known(text)).split())
+    return clean_known(line)[:most].rstrip()
 
 
 def _plain(character: str) -> str:

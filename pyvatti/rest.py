@@ -17,6 +17,7 @@ from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
 from pyvatti.redaction import Redactor
 
+LOOKED_AT = 4096  # bytes of an answer that may be told
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer about one job
 LONGEST_PAUSE = 300.0  # seconds; nor for longer where all jobs have to wait
 
@@ -126,12 +127,14 @@ class Rest:
         return Response(
             status=answer.status_code,
             body=bytes(body),
-            text=self._clean(body[:4096].decode(errors="replace")),
+            text=self._clean(
+                body[:LOOKED_AT].decode(errors="replace"), is_cut=len(body) > LOOKED_AT
+            ),
             retry_after=retry_after(answer.headers),
         )
 
-    def _clean(self, text: str) -> str:
-        return trim(self._redactor(text))
+    def _clean(self, text: str, *, is_cut: bool = False) -> str:
+        return trim(self._redactor(text, is_cut=is_cut), is_cut=is_cut)
 
     async def close(self) -> None:
         """Close all connections."""

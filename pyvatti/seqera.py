@@ -38,11 +38,11 @@ NOTED_LIMIT = 100  # oddities remembered, so that each is logged once
 
 
 Clean = Callable[[str, str], str]
-"""Gives a text of the run of a name without what must not be told."""
+"""Gives a text of the run of a name without what must not be told; its ends may be cut off."""
 
 
 def _clean(_name: str, text: str) -> str:
-    return foreign.clean(text)
+    return foreign.clean(text, is_cut=True)
 
 
 def utc_now() -> datetime:
@@ -260,11 +260,11 @@ def _run(row: Mapping[str, Any], name: str, submitted: datetime, search: _Search
         status=status or RunStatus.OTHER,
         submitted_at=submitted,
         seen_at=search.now,
-        workflow_id=trim(_text(row.get("id"))) or None,
+        workflow_id=trim(search.clean(name, _text(row.get("id"))[:LONGEST])) or None,
         exit_status=exit_status if is_code else None,
         error_message=_ends(search.clean(name, _text(row.get("errorMessage"))[:LONGEST])),
         error_report=_ends(search.clean(name, _text(row.get("errorReport"))[:LONGEST])),
-        raw_status="" if raw is None else trim(str(raw)[:LONGEST]),
+        raw_status="" if raw is None else trim(search.clean(name, _text(str(raw))[:LONGEST])),
     )
 
 

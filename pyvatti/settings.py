@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         timedelta(seconds=2.2), description="Least time between two bucket creates or deletes"
     )
     results_retention: Seconds = Field(
-        timedelta(days=14), description="Age at which results expire by the bucket's lifecycle"
+        timedelta(days=14), description="Least time results and their bucket outlive their job"
     )
 
     # The backend

@@ -277,6 +277,9 @@ class _Redact:
         return foreign.clean_known(self._redactor(text))
 
 
+_PROCESSORS: list[structlog.types.Processor] = []
+
+
 def configure_logging(settings: Settings) -> None:
     """Send all logs, those of libraries too, to standard error in one format."""
     as_json = settings.log_format == "json" or (
@@ -295,12 +298,14 @@ def configure_logging(settings: Settings) -> None:
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     shape: list[structlog.types.Processor] = [_put_first] if as_json else []
+    # The list stays the same one: loggers that were used before keep it.
+    _PROCESSORS[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -34,6 +34,7 @@ from pyvatti.lifecycle import intake
 from pyvatti.lifecycle.acting import Hands
 from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.attempts import Attempts
+from pyvatti.lifecycle.remains import Remains
 from pyvatti.lifecycle.turns import NotYet
 from pyvatti.lifecycle.writing import JobWriter
 from pyvatti.manifests import Renderer
@@ -95,6 +96,11 @@ class Memory:
     def job(self, _: str, uid: str | None = None) -> Job | None:
         return self._job if uid is None or (self._job and self._job.uid == uid) else None
 
+    async def know(self, _: Job) -> None:
+        """Learn nothing: who is named in a request decides nothing here."""
+
+    def note_request(self, *_: Any) -> None: ...
+
     def accepting(self, _: Job) -> Any:
         return contextlib.nullcontext()
 
@@ -115,11 +121,25 @@ class Memory:
     def note_removals(self, *_: Any) -> None: ...
 
 
+class Staying:
+    """A Namespace that nobody deletes."""
+
+    going_since = None
+    is_going = False
+
+    def require_staying(self) -> None: ...
+
+    async def look(self) -> bool:
+        return False
+
+
 def doors(**more: Any) -> Any:
     hours = count()
     base = {
         "settings": SETTINGS,
         "installation": INSTALLATION,
+        "home": Staying(),
+        "remains": Remains(),
         "kube": Kube(),
         "cache": Memory(),
         "renderer": Rendered(),

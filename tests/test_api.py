@@ -121,6 +121,19 @@ async def test_a_dry_run_tells_the_refusal_of_the_api_server():
         assert "spec.color: unknown" in problem_of(answer, 503)
 
 
+async def test_a_dry_run_repeats_nothing_personal_of_the_api_servers_refusal():
+    body = launch_body()
+    folder = body["globus_details"]["dir_path_on_guest_collection"]
+    said = json.dumps(json.loads(REFUSAL) | {"message": f"no {folder} here", "reason": folder})
+    async with stage() as on:
+        on.world.kube.faults.add("POST", "/jobs.*dryRun", "status", status=422, body=said)
+
+        answer = await on.client.post("/launch?dry_run=true", json=body)
+
+        assert problem_of(answer, 503).endswith("jobs: 422: no (redacted) here")
+        assert folder not in answer.text
+
+
 async def pages(on: Stage, limit: int, **query: str) -> list[list[str]]:
     """Read a list to its end."""
     found, token = [], ""

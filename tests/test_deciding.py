@@ -109,11 +109,13 @@ ROWS = [
      seen(QUEUED, secret_stands=True), 1, [act.MarkQueued()]),
     ("a marked job without slot waits however long",
      seen(MARKED), 10**7, []),
+    ("nor is a bucket made before it is marked",
+     seen(QUEUED, secret_stands=True, has_slot=True), 1, [act.MarkQueued()]),
     ("a job with a slot gets buckets, credentials and its release, in this order",
-     seen(QUEUED, secret_stands=True, has_slot=True), 1,
+     seen(MARKED, secret_stands=True, has_slot=True), 1,
      [act.MakeBucket(WORK), act.MakeBucket(RESULTS), act.MakeTransferSecret(), act.Release()]),
     ("buckets that are made are not made again",
-     seen(QUEUED, secret_stands=True, has_slot=True, progress=replace(ACCEPTED, buckets=BOTH)), 1,
+     seen(MARKED, secret_stands=True, has_slot=True, progress=replace(ACCEPTED, buckets=BOTH)), 1,
      [act.MakeTransferSecret(), act.Release()]),
     ("a request that somebody deleted fails the job",
      seen(MARKED, has_slot=True), 1, ["RequestLost"]),
@@ -289,7 +291,7 @@ def test_what_a_clean_up_waits_for_is_named(observed: Observed, on: str, words: 
 
 def test_with_kueue_a_prepared_job_is_enqueued_and_never_released_by_us():
     ready = replace(ACCEPTED, buckets=BOTH)
-    observed = seen(QUEUED, secret_stands=True, has_slot=True, progress=ready)
+    observed = seen(MARKED, secret_stands=True, has_slot=True, progress=ready)
 
     assert decide(observed, T0, KUEUE) == [act.MakeTransferSecret(), act.Enqueue()]
 

@@ -21,6 +21,7 @@ from pyvatti.kube import CONFIGMAPS, Kind
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.attempts import Attempts
 from pyvatti.lifecycle.courier import Courier
+from pyvatti.lifecycle.personal import Personal
 from pyvatti.lifecycle.redelivery import CLAIM_LASTS, redeliver
 from pyvatti.lifecycle.writing import JobWriter, Wrote
 from pyvatti.models import Delivery, Event, Job, Notice, Presence, Record, State
@@ -73,6 +74,7 @@ class Memory:
     def __init__(self, live: Job | None) -> None:
         self.live = live
         self.lost: list[Any] = []
+        self.personal = Personal()
 
     def job(self, *_: Any) -> Job | None:
         return self.live

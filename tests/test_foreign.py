@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
 from urllib.parse import quote
 
@@ -12,9 +13,11 @@ import pytest
 import structlog
 from builders import settings
 from google.api_core import exceptions as google
+from hypothesis import given
+from hypothesis import strategies as st
 from stage import launch_body
 
-from pyvatti import foreign
+from pyvatti import foreign, seqera
 from pyvatti.backend import Answer, Backend, body
 from pyvatti.errors import trim
 from pyvatti.jobs import read_pod
@@ -80,6 +83,9 @@ def request():
     made["globus_details"] = {"dir_path_on_guest_collection": folder, "files": files}
     made["secret_key_details"] = {"secret_id": PERSONAL["key"], "secret_id_version": "1"}
     return LaunchRequest.model_validate(made)
+
+
+KNOWN = redactor_of(request())
 
 
 @pytest.fixture
@@ -175,14 +181,17 @@ def leaks(text):
 
 def by_driver():
     known = redactor_of(request())
-    ended = {"terminated": {"exitCode": 1, "message": SAID}}
-    waits = {"waiting": {"reason": "CreateContainerError", "message": SAID}}
+    ended = {"terminated": {"exitCode": 1, "message": SAID, "reason": SAID}}
+    waits = {"waiting": {"reason": SAID, "message": SAID}}
     scheduled = {"type": "PodScheduled", "status": "False", "message": SAID}
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": SAID}
     raw = {
         "metadata": {"name": "p", "uid": "u"},
         "status": {
             "message": SAID,
-            "conditions": [scheduled],
+            "reason": SAID,
+            "phase": SAID,
+            "conditions": [scheduled, disrupted],
             "initContainerStatuses": [{"name": "transfer", "state": ended}],
             "containerStatuses": [{"name": "calculation", "state": waits}],
         },
@@ -200,6 +209,16 @@ def by_driver_of_an_unknown_job():
 def by_kubernetes():
     status = {"kind": "Status", "reason": "Forbidden", "message": SAID}
     return str(error_for(403, {}, json.dumps(status).encode(), target="GET /x"))
+
+
+def by_kubernetes_in_its_reason():
+    status = {"kind": "Status", "reason": SAID, "message": SAID}
+    return str(error_for(403, {}, json.dumps(status).encode(), target="GET /x"))
+
+
+def by_kubernetes_in_the_reason_of_an_event():
+    regarding = {"kind": SAID}
+    return str(read_cluster_event({"note": SAID, "reason": SAID, "regarding": regarding}))
 
 
 def by_a_gateway_before_kubernetes():
@@ -226,6 +245,8 @@ DOORS = (
     by_driver,
     by_driver_of_an_unknown_job,
     by_kubernetes,
+    by_kubernetes_in_its_reason,
+    by_kubernetes_in_the_reason_of_an_event,
     by_a_gateway_before_kubernetes,
     by_event,
     by_storage,
@@ -241,10 +262,16 @@ def test_no_door_lets_through_what_must_not_be_told(about, door):
     assert leaks(told) == []
 
 
-async def test_the_doors_to_seqera_and_the_backend_let_nothing_through(about):
+async def test_the_doors_to_seqera_and_the_backend_let_nothing_through(hiding):
+    known = redactor_of(request())  # passes over all runs are about no job
+
+    def clean(_name, text):
+        return foreign.clean_for(known, text, is_cut=True)
+
     row = {
         "runName": "r",
-        "status": "FAILED",
+        "id": SAID,
+        "status": SAID,
         "submit": "2026-11-23T12:00:00Z",
         "errorMessage": SAID,
         "errorReport": "x" * 8150 + SAID + "y" * 9000,
@@ -253,10 +280,10 @@ async def test_the_doors_to_seqera_and_the_backend_let_nothing_through(about):
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, json=page))
     door = Seqera(SETTINGS, transport=transport, interval=0)
 
-    run = (await door.runs({"r": T0}))["r"]
+    run = (await door.runs({"r": T0}, clean))["r"]
 
     assert MARK in run.error_message
-    assert leaks(run.error_message + run.error_report) == []
+    assert leaks(str(run)) == []
     assert "globus-se" not in run.error_report
     rest = Rest(
         "https://backend.example.org",
@@ -268,7 +295,8 @@ async def test_the_doors_to_seqera_and_the_backend_let_nothing_through(about):
             lambda _request: httpx.Response(500, text=f"{quote('b-token-of-it')} {SAID}")
         ),
     )
-    answer = await rest.call("GET", "/")
+    with foreign.about(lambda: known):
+        answer = await rest.call("GET", "/")
     assert leaks(answer.text) == []
     assert "b-token-of-it" not in answer.text
     await door.close()
@@ -338,6 +366,68 @@ def test_a_log_line_holds_no_secret_whoever_wrote_it(about):
 
 def test_trim_cleans_before_it_cuts(hiding):
     assert trim("x" * 250 + SECRETS["tower"]) == "x" * 250 + MARK[:6]
+
+
+BLANKS = (" ", "\n", "\t", "\u00a0", "\u2028")
+INVISIBLE = ("\u200b", "\u200d", "\u202e", "\ufeff", "\x00", "\x1b")
+MARKUP = ("<", ">", "&", "<b>")
+PLAIN_LINES = {"trim": trim, "plain line": partial(foreign.plain_line, most=512)}
+FOLDER = PERSONAL["part of the folder"]
+
+
+@pytest.mark.parametrize("to_line", PLAIN_LINES.values(), ids=PLAIN_LINES)
+@given(data=st.data())
+def test_no_value_is_put_together_by_what_is_taken_out_of_a_text(to_line, data):
+    filling = st.text(st.sampled_from("".join((*BLANKS, *INVISIBLE, *MARKUP))), max_size=4)
+    words = FOLDER.split(" ")
+    text = words[0] + "".join(data.draw(filling) + " " + data.draw(filling) + w for w in words[1:])
+    text = data.draw(filling) + text.replace(" ", data.draw(st.sampled_from(BLANKS)))
+    with foreign.hiding(secret_values(SETTINGS)), foreign.about(lambda: KNOWN):
+        line = to_line(f"no {text} here")
+
+    assert FOLDER not in line
+
+
+def test_a_value_that_holds_markup_itself_is_found_all_the_same():
+    with foreign.hiding(["p<ss & word"]):
+        assert foreign.plain_line("wrong p<ss & word", 99) == f"wrong {MARK}"
+
+
+def by_kubernetes_gateway(text):
+    return str(error_for(502, {}, text.encode(), target="GET /x"))
+
+
+def by_what_is_no_json(text):
+    with pytest.raises(Exception, match="not JSON") as caught:
+        decode(text.encode())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("door", [by_kubernetes_gateway, by_what_is_no_json])
+def test_a_value_that_a_door_cuts_goes_in_part(hiding, door):
+    secret = SECRETS["globus"]
+    for kept in range(8, len(secret)):
+        told = door(" " * (512 - kept) + secret + " and more")
+        assert secret[:8] not in told
+
+
+async def test_a_value_that_the_door_to_the_backend_cuts_goes_in_part(hiding):
+    secret = SECRETS["globus"]
+    body = " " * (4096 - 12) + secret + " and more"
+    rest = Rest(
+        "https://backend.example.org",
+        scheme="Basic",
+        token="b-token-of-it",
+        timeouts=Timeouts(),
+        body_limit=10_000,
+        transport=httpx.MockTransport(lambda _request: httpx.Response(500, text=body)),
+    )
+    assert (await rest.call("GET", "/")).text == MARK
+    await rest.close()
+
+
+def test_a_value_that_the_door_to_seqera_cuts_goes_in_part(hiding):
+    assert seqera._clean("r", f"no {SECRETS['globus'][:12]}") == f"no {MARK}"
 
 
 def secret_of(made, uid="u"):

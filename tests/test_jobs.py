@@ -14,9 +14,11 @@ from pyvatti.jobs import (
     read_job,
     read_pod,
     release_patch,
+    repair_patch,
     transition_patch,
     witness_patch,
 )
+from pyvatti.lifecycle.trimming import merge
 from pyvatti.models import Delivery, Event, Notice, State, Verdict
 
 VERDICT = Verdict(state=State.FAILED, reason="TimedOut", message="m", trace_name="m", trace_exit=1)
@@ -145,6 +147,29 @@ def test_state_of_an_edited_job(annotations: dict[str, str], label: str, state: 
     assert read_job(raw).state is state
 
 
+@pytest.mark.parametrize("value", [labels.IN_DOUBT, labels.DECIDED, "x", ""])
+@pytest.mark.parametrize("state", [State.REQUESTED, State.CREATED, State.DEPLOYED])
+def test_an_accepted_job_is_never_read_as_withdrawn(state: State, value: str):
+    times = json.dumps({"Requested": "2026-11-23T12:00:00Z", state: "2026-11-23T12:00:01Z"})
+    raw = raw_job(annotations={labels.TRANSITIONS: times, labels.WITHDRAWN: value})
+
+    found = read_job(raw)
+
+    assert (found.withdrawn, found.withdrawal_decided) == (False, False)
+    assert "withdrawn" in found.edited
+    patch = repair_patch(found, {})
+    assert patch["metadata"]["annotations"][labels.WITHDRAWN] is None
+    mended = {**raw, "metadata": merge(raw["metadata"], patch["metadata"])}
+    assert not read_job(mended).edited
+
+
+def test_a_job_that_was_not_accepted_is_withdrawn_by_its_mark():
+    found = read_job(raw_job(annotations={labels.WITHDRAWN: labels.DECIDED}))
+
+    assert (found.withdrawn, found.withdrawal_decided) == (True, True)
+    assert not found.edited
+
+
 def test_names_are_derived_where_the_annotations_were_removed():
     assert read_job(raw_job(annotations=None, labels=None)).names == NAMES
 
@@ -175,6 +200,27 @@ def test_a_terminal_condition_is_found_behind_others():
     found = read_job(raw)
 
     assert (found.ended, found.ended_reason, found.ended_at) == ("Failed", "DeadlineExceeded", T0)
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("OOMKilled", "OOMKilled"),
+        ("a-b_1", "a-b_1"),
+        (None, ""),
+        ("", ""),
+        ("no jane.doe@x.org", "Unknown"),
+        ("x" * 65, "Unknown"),
+        ("ä", "Unknown"),
+        ("Failed\n", "Unknown"),
+        (7, "Unknown"),
+    ],
+)
+def test_a_reason_is_one_word_or_unknown(said: object, word: str):
+    ended = {"type": "Failed", "status": "True", "reason": said}
+    raw = raw_job() | {"status": {"conditions": [ended]}}
+
+    assert read_job(raw).ended_reason == word
 
 
 def test_a_container_is_found_by_name_beside_injected_ones():

@@ -1,16 +1,22 @@
 """Jobs that leave our sight before we let go of them: forced away, or their labels edited."""
 
+from pathlib import Path
 from typing import Any, cast
 
+import doors_stage
 import pytest
 from builders import job
+from doors_stage import UID, finished, scene
 from stage import JOB, Stage, launch_body, stage
 
 from pyvatti.errors import JobFinished
 from pyvatti.kube import Home
-from pyvatti.labels import COMPONENT, INSTANCE, MANAGED_BY
+from pyvatti.labels import COMPONENT, FINALIZER, INSTANCE, JOB_UID, MANAGED_BY
 from pyvatti.lifecycle.cache import Cache
-from pyvatti.sandbox.kube.resources import JOBS
+from pyvatti.lifecycle.writing import JobWriter
+from pyvatti.models import Presence
+from pyvatti.policy import Progress
+from pyvatti.sandbox.kube.resources import CONFIGMAPS, JOBS
 
 BASE = JOB.lower()
 HERE = (JOBS, "intervene-dev", BASE)
@@ -132,3 +138,24 @@ def test_an_accept_whose_job_went_meanwhile_fails_by_its_own_error():
 
     with pytest.raises(JobFinished):
         complete()
+
+
+async def test_only_a_record_of_ours_ends_a_job_that_left_our_sight(tmp_path: Path):
+    base = doors_stage.BASE
+    async with scene(tmp_path) as on:
+        cache, writer = on.doors.cache, JobWriter(on.doors)
+        metadata = {"name": base, "namespace": "intervene-dev", "uid": UID, "resourceVersion": "1"}
+        cache._keep({"metadata": metadata | {"finalizers": [FINALIZER]}}, Presence.UNSEEN)
+        lost = cache.job(base)
+        assert lost is not None
+
+        forged = on.put(CONFIGMAPS, f"{base}-record", metadata={"labels": {JOB_UID: UID}})
+        await writer.find(lost)
+        assert cache.job(base) is not None
+
+        on.world.kube.store.delete(
+            CONFIGMAPS, "intervene-dev", forged["metadata"]["name"], propagation="Background"
+        )
+        on.put_record(finished(), Progress())
+        await writer.find(lost)
+        assert cache.job(base) is None

@@ -19,6 +19,7 @@ from stage import FAST, JOB, Stage, launch_body, service_on, staged
 from structlog.testing import capture_logs
 
 from pyvatti.errors import NamespaceTerminating, NotOurs, PyvattiError, Unavailable
+from pyvatti.jobs import id_names
 from pyvatti.kube import CONFIGMAPS, Home
 from pyvatti.kube import home as home_module
 from pyvatti.labels import FINALIZER, FOREGROUND
@@ -295,7 +296,7 @@ def test_a_namespace_that_stays_changes_nothing():
 class Scene:
     """A departure among stand-ins: what the namespace answers, the jobs, who may act."""
 
-    def __init__(self, *looks: bool | Exception, grace: float = 0.3) -> None:
+    def __init__(self, *looks: bool | Exception, grace: float = 0.3, **changes: Any) -> None:
         self.looks, self.asked = list(looks), 0
         self.jobs = [job(State.DEPLOYED)]
         self.listed: list[str] | Exception = []
@@ -311,7 +312,7 @@ class Scene:
         doors = SimpleNamespace(
             home=SimpleNamespace(look=self._look),
             cache=whose,
-            settings=settings(stop_grace=timedelta(seconds=grace)),
+            settings=settings(stop_grace=timedelta(seconds=grace), **changes),
             storage=SimpleNamespace(list_buckets=self._list),
             installation=INSTALLATION,
             kube=SimpleNamespace(namespace="intervene-dev"),
@@ -326,7 +327,7 @@ class Scene:
             raise said
         return said
 
-    async def _list(self, _prefix: str) -> list[BucketInfo]:
+    async def _list(self, prefix: str) -> list[BucketInfo]:
         if isinstance(self.listed, Exception):
             raise self.listed
         ours = {
@@ -334,9 +335,11 @@ class Scene:
             "instance": INSTALLATION.instance,
             "namespace-uid": INSTALLATION.namespace_uid,
         }
-        return [BucketInfo(name=name, labels=ours, created_at=None) for name in self.listed] + [
-            BucketInfo(name="of-another", labels=ours | {"namespace-uid": "x"}, created_at=None)
-        ]
+        return [
+            BucketInfo(name=name, labels=ours, created_at=None)
+            for name in self.listed
+            if name.startswith(prefix)
+        ] + [BucketInfo(name="of-another", labels=ours | {"namespace-uid": "x"}, created_at=None)]
 
     async def told(self) -> list[Any]:
         """Stop, and give the lines of the log."""
@@ -383,7 +386,8 @@ async def test_what_was_not_done_is_said_with_what_finishes_it(why: str):
     scene = Scene(True, grace=0.1 if why == "the grace is over" else 3600)
     scene.elector.is_shut_out = why == "shut out"
     scene.supervisor.failure = why if why.startswith("a part") else ""
-    scene.listed = [NAMES.work_bucket, "of-a-success"]
+    of_a_success = "intervene-dev-intp00000000999-results"
+    scene.listed = [NAMES.work_bucket, of_a_success]
 
     lines = await scene.told()
 
@@ -393,7 +397,18 @@ async def test_what_was_not_done_is_said_with_what_finishes_it(why: str):
         f"pyvatti jobs release {NAMES.job_id} --namespace intervene-dev",
     ]
     (results,) = [line for line in lines if "results stay" in line["event"]]
-    assert results["remove_with"] == "gcloud storage rm -r gs://of-a-success"
+    assert results["remove_with"] == f"gcloud storage rm -r gs://{of_a_success}"
+
+
+async def test_the_results_of_a_long_namespace_are_named_too():
+    long = "a-namespace-of-thirty-seven-letters-x"
+    results = id_names("intp00000000999", long).results_bucket
+    scene = Scene(True, namespace=long)
+    scene.jobs, scene.listed = [], [results]
+
+    lines = await scene.told()
+
+    assert [line["buckets"] for line in lines if "results stay" in line["event"]] == [[results]]
 
 
 async def test_buckets_are_named_even_if_nobody_can_list_them():

@@ -162,7 +162,7 @@ async def test_tries_show_in_api_metrics_and_events_and_other_replicas_learn_of_
     assert sample(text, "pyvatti_outbox_oldest_seconds") > 1
     assert taken["delivery"] == "delivered"
     assert taken["attempts"] >= 5
-    assert len(on.writes()) <= 12 + 1, on.writes()
+    assert len(on.writes()) <= 13 + 1, on.writes()
 
 
 async def scraped(on: Stage) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from builders import NAMES, T0, at, job, running, settings
+from builders import NAMES, T0, at, job, seen, settings
 
 from pyvatti.errors import (
     Conflict,
@@ -15,10 +15,11 @@ from pyvatti.errors import (
     Unavailable,
     Undeletable,
 )
-from pyvatti.models import Record, Remainder, Removal, State
+from pyvatti.models import Record, Remainder, Removal, State, Verdict
+from pyvatti.policy import Progress, is_stuck, judge, proof, retention
 from pyvatti.policy import actions as act
-from pyvatti.policy import is_stuck, proof, retention
 from pyvatti.policy.retention import Fate
+from pyvatti.storage.ownership import not_ours
 
 WORK, RESULTS = f"bucket/{NAMES.work_bucket}", f"bucket/{NAMES.results_bucket}"
 FOLDER = f"{WORK}/work/transfer"
@@ -100,22 +101,39 @@ def test_a_report_is_complete_when_all_a_job_may_have_made_was_seen_to_be_gone(s
     assert proof.is_complete(said, NAMES) is complete
 
 
-@pytest.mark.parametrize(
-    ("of", "resource", "expected"),
-    [
-        pytest.param(job(), WORK, True, id="released"),
-        pytest.param(job(State.REQUESTED), WORK, False, id="never released: no pod could write"),
-        pytest.param(job(State.REQUESTED, suspended=False), WORK, True, id="released by hand"),
-        pytest.param(job(State.REQUESTED, started=True), WORK, True, id="started once"),
-        pytest.param(job(State.REQUESTED, witness=running()), WORK, True, id="it had a pod"),
-        pytest.param(job(State.REQUESTED), CLUSTER[0], True, id="its request was stored"),
-        pytest.param(job(State.REQUESTED), CLUSTER[1], False, id="its credentials were not"),
-    ],
-)
-def test_a_name_taken_before_a_release_holds_nothing_of_the_job(of, resource, expected):
-    transitions = {key: when for key, when in of.transitions.items() if key is of.state}
+BUCKET_TAKEN = str(not_ours(NAMES.results_bucket, ["is in another project"]))
+SECRET_TAKEN = f"Secret {NAMES.transfer_secret} belongs to somebody else: it says so"
 
-    assert proof.may_be_of(replace(of, transitions=transitions), resource) is expected
+
+def refusal(step: str, sentence: str) -> Verdict:
+    """Give the verdict on a queued job whose step was refused so."""
+    queued = seen(job(State.REQUESTED), progress=Progress(refusal=(f"{step}Refused", sentence)))
+    verdict = judge(queued, at(1), settings())
+    assert verdict is not None
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "resource", "expected"),
+    [
+        pytest.param(None, RESULTS, False, id="nothing was refused"),
+        pytest.param(refusal("MakeBucket", BUCKET_TAKEN), RESULTS, True, id="its name was taken"),
+        pytest.param(refusal("MakeBucket", BUCKET_TAKEN), WORK, False, id="another name was"),
+        pytest.param(refusal("MakeBucket", BUCKET_TAKEN), CLUSTER[1], False, id="no Secret's"),
+        pytest.param(refusal("MakeBucket", f"create {NAMES.results_bucket}: 412"), RESULTS, False,
+                     id="refused by a policy"),
+        pytest.param(refusal("MakeTransferSecret", SECRET_TAKEN), CLUSTER[1], True,
+                     id="its Secret's name was taken"),
+        pytest.param(refusal("MakeTransferSecret", SECRET_TAKEN), CLUSTER[0], False,
+                     id="not that of its request"),
+        pytest.param(refusal("MakeTransferSecret", SECRET_TAKEN), RESULTS, False,
+                     id="its buckets are made before"),
+    ],
+)  # fmt: skip
+def test_only_a_refused_create_shows_that_a_name_was_never_ours(verdict, resource, expected):
+    of = job(State.FAILED, verdict=verdict, started=False, suspended=True, transitions={})
+
+    assert proof.was_never_made(of, resource) is expected
 
 
 def test_of_one_resource_the_last_deletion_and_the_last_look_are_kept():

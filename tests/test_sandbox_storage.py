@@ -286,3 +286,19 @@ async def test_two_stand_ins_know_nothing_of_each_other():
 
         assert first.url != second.url
         assert second.leftovers() == []
+
+
+async def test_a_bucket_deleted_under_soft_delete_is_listed_among_the_deleted_alone(wire: Wire):
+    for name in ("a-bucket", "b-bucket"):
+        await wire.create(name, labels={"job-id": "x"})
+    await wire.create_bare("a-bare")
+    for name in ("a-bucket", "b-bucket", "a-bare"):
+        await wire.delete(f"/storage/v1/b/{name}")
+
+    path = "/storage/v1/b?project=intervene&prefix=a-"
+    standing = (await wire.get(path)).json()
+    (kept,) = (await wire.get(f"{path}&softDeleted=true")).json()["items"]
+
+    assert standing == {"kind": "storage#buckets"}
+    assert (kept["name"], kept["labels"]) == ("a-bucket", {"job-id": "x"})
+    assert kept["hardDeleteTime"] > kept["timeCreated"]

@@ -60,12 +60,22 @@ async def test_bucket_is_born_protected_in_one_call():
             2,
             id="work, exactly 2 days: 2 days",
         ),
-        pytest.param("results", {}, 14, id="results: retention of 14 days"),
+        pytest.param("results", {}, 17, id="results: 14 days after the end of the longest job"),
         pytest.param(
             "results",
             {"results_retention": 86400},
+            4,
+            id="results, kept for a day: the longest job and a day",
+        ),
+        pytest.param(
+            "results",
+            {
+                "timeout_seconds": 43200,
+                "deployed_timeout_seconds": 43200,
+                "results_retention": 86400,
+            },
             3,
-            id="results, retention below the longest job: as long as the job",
+            id="results, kept for a day after a job of a day and its graces",
         ),
     ],
 )
@@ -244,10 +254,10 @@ async def test_result_is_found_by_folder_and_ending():
             service.put_object(RESULTS, f"results/demo/match/{number:04}", b"1")
         service.put_object(RESULTS, "results/demo/score/report.html", b"1")
 
-        assert await door.has_object(RESULTS, "results/demo", "report.html")
-        assert not await door.has_object(RESULTS, "results/demo/match/", "report.html")
-        assert not await door.has_object(RESULTS, "results/other", "report.html")
-        assert not await door.has_object("missing-bucket", "results", "report.html")
+        assert await door.has_object(RESULTS, "results/demo", "report.html", owner=OWNER)
+        assert not await door.has_object(RESULTS, "results/demo/match/", "report.html", owner=OWNER)
+        assert not await door.has_object(RESULTS, "results/other", "report.html", owner=OWNER)
+        assert not await door.has_object("missing-bucket", "results", "report.html", owner=OWNER)
 
 
 async def test_buckets_are_listed_by_prefix_over_all_pages():

@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 from storage_builders import (
     OTHER,
     OTHER_UID,
@@ -13,6 +15,7 @@ from storage_builders import (
     WORK,
     create_work,
     joined,
+    keeps,
     open_door,
     until,
 )
@@ -274,6 +277,26 @@ async def test_a_folder_is_removed_and_counted_and_all_else_stays():
         )
         assert again.objects == 0
         assert service.counters["buckets.delete"] == 0
+
+
+async def test_a_folder_is_not_proven_absent_if_its_bucket_was_changed_meanwhile():
+    async with joined() as (door, service):
+        await create_work(door)
+        service.put_object(WORK, "work/transfer/stage-1/key.json", b"acgt")
+        bucket = service.buckets[WORK]
+
+        async def switching_on(request: web.Request, answer: Handler) -> web.StreamResponse:
+            if "/batch" in request.path:
+                keeps(service)
+                bucket.metageneration += 1
+            return await answer(request)
+
+        service.faults.around = switching_on
+        removal = await door.remove_folder(WORK, "work/transfer", owner=OWNER)
+
+        assert list(bucket.objects) == []
+        assert service.recoverable() != []
+        assert removal.proven_absent_at is None
 
 
 async def test_a_folder_of_a_bucket_that_is_not_ours_or_missing_is_left_alone():

@@ -243,7 +243,9 @@ async def test_answer_that_comes_byte_by_byte_is_given_up():
 async def test_client_asks_nothing_behind_our_back():
     async with joined() as (door, service):
         for number in range(10):
-            assert not await door.has_object(f"missing-{number}", "results/", "report.html")
+            assert not await door.has_object(
+                f"missing-{number}", "results/", "report.html", owner=OWNER
+            )
         await create_work(door)
         await door.empty_bucket(WORK, owner=OWNER)
         await door.delete_bucket(WORK, owner=OWNER)

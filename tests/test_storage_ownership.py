@@ -86,7 +86,7 @@ async def test_bucket_of_another_project_is_never_ours_whatever_it_says(grants: 
             await door.remove_folder(WORK, "work/transfer", owner=OWNER)
         with pytest.raises(NotOurs, match=ELSEWHERE):
             await door.delete_bucket(WORK, owner=OWNER)
-        found = await door.has_object(WORK, "prec", "ious")
+        found = await door.has_object(WORK, "prec", "ious", owner=OWNER)
 
         assert not found
         assert is_untouched(service)
@@ -109,6 +109,7 @@ async def test_bucket_with_one_other_label_is_not_ours(labels: dict[str, Any], s
         ):
             with pytest.raises(NotOurs, match=f"^bucket {WORK}: {said}$"):
                 await call()
+        assert not await door.has_object(WORK, "prec", "ious", owner=OWNER)
 
         assert is_untouched(service)
 

@@ -2,30 +2,37 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 from storage_builders import (
     GENOME,
     GET,
     LIST,
     OBJECTS,
     ODD,
+    OTHER_UID,
     OWNER,
     QUICK,
+    WEEK,
     WORK,
     empty_list,
     filled,
     forge,
     joined,
+    keeps,
     refusal,
     stands,
     until,
 )
 
-from pyvatti.errors import Denied, NotOurs, Unavailable
+from pyvatti.errors import Denied, NotOurs, Unavailable, Undeletable
+from pyvatti.sandbox.storage import StorageStandIn
+from pyvatti.storage import Storage
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -109,9 +116,102 @@ async def test_list_and_googles_404_together_are_the_proof():
         before = datetime.now(UTC)
         removal = await door.delete_bucket(WORK, owner=OWNER)
 
-        assert service.counters == {"buckets.list": 1, "buckets.get": 1}
+        assert service.counters == {"buckets.list": 2, "buckets.get": 1}
         assert removal.proven_absent_at is not None
         assert before <= removal.proven_absent_at <= datetime.now(UTC)
+
+
+async def deleted_by_somebody(door: Storage, service: StorageStandIn, **labels: str | None) -> None:
+    """Let somebody empty and delete our bucket while soft delete is on."""
+    await filled(door, service)
+    keeps(service)
+    bucket = service.buckets[WORK]
+    wanted = {**bucket.labels, **{key.replace("_", "-"): labels[key] for key in labels}}
+    bucket.properties["labels"] = {key: value for key, value in wanted.items() if value}
+    service.state.remove(bucket, bucket.objects[GENOME], keep_version=False)
+    service.state.drop_bucket(bucket)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param({}, id="ours"),
+        pytest.param({"job_uid": None}, id="without the label of a job"),
+        pytest.param({"instance": "other", "job_id": None}, id="relabelled, the uid apart"),
+    ],
+)
+async def test_a_bucket_that_somebody_deleted_under_soft_delete_is_not_gone(labels: dict[str, Any]):
+    async with joined(patience=QUICK) as (door, service):
+        await deleted_by_somebody(door, service, **labels)
+        calls = (
+            partial(door.delete_bucket, WORK, owner=OWNER),
+            partial(door.empty_bucket, WORK, owner=OWNER),
+            partial(door.remove_folder, WORK, "data", owner=OWNER),
+        )
+        until = f"{service.soft_deleted[-1].until:%Y-%m-%dT%H:%M}"
+        for call in calls:
+            with pytest.raises(Undeletable, match=f"bucket {WORK}: .* restored until {until}"):
+                await call()
+        service.advance(timedelta(days=8))
+
+        assert (await door.delete_bucket(WORK, owner=OWNER)).proven_absent_at is not None
+
+
+async def test_what_can_be_restored_of_another_job_or_name_is_not_ours():
+    async with joined(patience=QUICK) as (door, service):
+        await deleted_by_somebody(door, service, job_uid=OTHER_UID)
+        other = service.add_bucket(f"{WORK}-2", softDeletePolicy=WEEK)
+        service.state.drop_bucket(other)
+
+        assert (await door.delete_bucket(WORK, owner=OWNER)).proven_absent_at is not None
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        pytest.param({"unreachable": ["projects/_/buckets/x"]}, Unavailable, id="partial"),
+        pytest.param({"items": [{"name": None}]}, Unavailable, id="a row without a name"),
+        pytest.param({"items": [{"name": WORK}]}, Undeletable, id="without labels and time"),
+        pytest.param({"items": [{"name": WORK, "labels": 7}]}, Undeletable, id="odd labels"),
+        pytest.param(
+            {"items": [{"name": WORK, "hardDeleteTime": "soon"}]}, Undeletable, id="odd time"
+        ),
+    ],
+)
+async def test_an_odd_list_of_deleted_buckets_proves_nothing(row: dict[str, Any], error: Any):
+    async with joined(patience=QUICK) as (door, service):
+        forge(service, "softDeleted=", 200, json.dumps({"kind": "storage#buckets"} | row))
+
+        with pytest.raises(error):
+            await door.delete_bucket(WORK, owner=OWNER)
+
+
+async def test_what_this_process_deleted_itself_is_not_looked_for_among_the_deleted():
+    async with joined(patience=QUICK) as (door, service):
+        await filled(door, service)
+        forge(service, "softDeleted=", 503, refusal(503))
+
+        assert (await door.delete_bucket(WORK, owner=OWNER)).proven_absent_at is not None
+        assert not await door.empty_bucket(WORK, owner=OWNER)
+        door.keep_counts([])  # the job is over
+        with pytest.raises(Unavailable):
+            await door.empty_bucket(WORK, owner=OWNER)
+
+
+async def test_a_bucket_that_goes_right_before_its_deletion_was_deleted_by_somebody():
+    async with joined(patience=QUICK) as (door, service):
+        await filled(door, service)
+        bucket = service.buckets[WORK]
+
+        async def first(request: web.Request, answer: Handler) -> web.StreamResponse:
+            if request.method == "DELETE":
+                keeps(service)
+                service.state.drop_bucket(bucket)
+            return await answer(request)
+
+        service.faults.around = first
+        with pytest.raises(Undeletable, match="can be restored"):
+            await door.delete_bucket(WORK, owner=OWNER)
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -127,9 +127,9 @@ def test_a_pod_that_only_carries_our_labels_is_not_believed():
 
     for pod in (own, *strangers):
         cache._pod_changed(None, pod)
+    assert [pod.name for pod in cache.pods(UID)] == [f"{NAMES.base}-a"]
     for pod in strangers:
         cache._pod_changed(pod, None)
-
     assert [pod.name for pod in cache.pods(UID)] == [f"{NAMES.base}-a"]
     cache._pod_changed(own, None)
     assert cache.pods(UID) == ()

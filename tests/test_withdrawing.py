@@ -179,3 +179,20 @@ def test_no_launch_of_a_job_that_somebody_deletes_meanwhile_is_answered_201(prop
 
     assert verbs == FIVE
     assert node.result == "Unavailable"
+
+
+def test_a_mark_that_another_took_back_is_not_set_again():
+    world = World().write(JOBS, made()).write(SECRETS, secret())
+    process = Process(partial(withdraw, doors(), read_job(made()), nonce=MINE))
+    node, marks = process.begin, 0
+    while node.call is not None:
+        raw = world.read(JOBS)
+        assert raw is not None
+        if labels.WITHDRAWN in raw["metadata"]["annotations"] and node.call.verb == "patch":
+            del raw["metadata"]["annotations"][labels.WITHDRAWN]
+            world = put(world, JOBS, raw)
+        marks += node.call.verb == "patch" and labels.IN_DOUBT in node.call.body
+        world, answer = act(world, node.call)
+        node = process.step(node, answer)
+
+    assert (marks, node.result) == (1, "None")

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from pyvatti import __version__
 from pyvatti.api import docs, probes, routes
 from pyvatti.api.access import Gate
-from pyvatti.api.middleware import Crowd, Heads, Journal
+from pyvatti.api.middleware import Breakage, Crowd, Heads, Journal
 from pyvatti.api.problems import FieldProblem, Problem, answers, install_handlers
 from pyvatti.launch import LaunchRequest
 from pyvatti.settings import Settings
@@ -37,6 +37,7 @@ def make_api(settings: Settings, lifespan: Lifespan) -> FastAPI:
         )
     app.include_router(probes.router, responses=answers(500), tags=["process"])
     app.include_router(docs.router)
+    app.add_middleware(Breakage)
     app.add_middleware(Heads)
     app.add_middleware(Crowd)
     app.add_middleware(Journal)

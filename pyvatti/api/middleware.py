@@ -10,6 +10,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyvatti.api.problems import RETRY_AFTER, problem
+from pyvatti.guard import kind_of, where
 from pyvatti.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -87,6 +88,36 @@ class Crowd:
             return await self._app(scope, receive, send)
         finally:
             self._running -= 1
+
+
+class Breakage:
+    """Answers 500 where an error nobody expected ended a request, and says kind and place.
+
+    The error stops here: passed on, Starlette hands it to uvicorn, which logs its words, and they
+    may quote what somebody else wrote. An answer that had begun is cut off.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:  # noqa: BLE001 - that is its purpose
+            log.error("request broke", kind=kind_of(error), where=where(error))  # noqa: TRY400
+            if not has_begun:
+                answer = problem(500, "an unexpected error; the service's log has the details")
+                await answer(scope, receive, send)
 
 
 class Heads:

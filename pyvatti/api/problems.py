@@ -93,12 +93,11 @@ def problem(
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make every error of ours, FastAPI's and Starlette's a problem."""
+    """Make every error of ours, FastAPI's and Starlette's a problem; see middleware for others."""
     app.add_exception_handler(PyvattiError, _ours)
     app.add_exception_handler(TimeoutError, _too_late)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 def status_of(error: Exception) -> int:
@@ -162,8 +161,3 @@ def _allowed(request: Request) -> list[str]:
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
     }
     return sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
-
-
-async def _unexpected(_request: Request, error: Exception) -> JSONResponse:
-    log.error("request broke", exc_info=error)
-    return problem(500, "an unexpected error; the service's log has the details")

@@ -144,7 +144,8 @@ async def _read_launch(request: Request) -> LaunchRequest:
 async def _dry_run(request: Request, parsed: LaunchRequest) -> DryRun:
     async with asyncio.timeout(ANSWER_SECONDS):
         try:
-            manifests: list[Manifest] = await _service(request).intake.dry_run(parsed)
+            with foreign.about(functools.cache(partial(redactor_of, parsed))):
+                manifests: list[Manifest] = await _service(request).intake.dry_run(parsed)
         except Rejected as error:
             raise Unavailable(f"the API server refuses the rendered manifests: {error}") from error
     return DryRun(id=parsed.job_id, manifests=manifests)

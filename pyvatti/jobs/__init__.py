@@ -11,6 +11,7 @@ from pyvatti.jobs.annotations import (
     parse,
 )
 from pyvatti.jobs.belonging import (
+    is_pod_with_edited_owner,
     why_left_pod_not_ours,
     why_left_secret_not_ours,
     why_pod_not_of,
@@ -18,7 +19,7 @@ from pyvatti.jobs.belonging import (
     why_secret_not_of,
 )
 from pyvatti.jobs.bounds import read_time
-from pyvatti.jobs.names import bucket_prefix, id_names, names_for
+from pyvatti.jobs.names import id_names, listing_prefix, names_for
 from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
@@ -43,7 +44,6 @@ __all__ = [
     "JOB_NAME",
     "Unreadable",
     "add_notice",
-    "bucket_prefix",
     "created_patch",
     "decided_patch",
     "dump_outbox",
@@ -52,6 +52,8 @@ __all__ = [
     "finalizer_patch",
     "id_names",
     "identity_patch",
+    "is_pod_with_edited_owner",
+    "listing_prefix",
     "name_marks",
     "names_for",
     "outbox_patch",

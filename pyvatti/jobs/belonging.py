@@ -28,6 +28,16 @@ def why_pod_not_of(raw: Manifest, names: Names, whose: Installation) -> str:
     return "" if marks.get(labels.CONTROLLER_UID) == names.uid else "it is another Job's"
 
 
+def is_pod_with_edited_owner(raw: Manifest, names: Names, whose: Installation) -> bool:
+    """Tell whether all of a Pod but its owner says that it is this very Job's.
+
+    Its owner was edited, or its labels were copied: nobody can tell, so it is named, not touched.
+    """
+    metadata = {**raw["metadata"], "ownerReferences": None}
+    is_driver = _labels_of(raw).get(labels.COMPONENT) == labels.DRIVER
+    return is_driver and not why_pod_not_of({**raw, "metadata": metadata}, names, whose)
+
+
 def why_secret_not_of(raw: Manifest, names: Names, whose: Installation) -> str:
     """Say why a Secret is not this very Job's or an earlier one's of its id; empty where it is.
 

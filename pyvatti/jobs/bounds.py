@@ -4,6 +4,7 @@ Whoever may write a Job or a ConfigMap may write anything into it; what is out o
 value of ours.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ YEARS = range(2000, 2201)  # a sum with any setting stays a date
 LONGEST = 2**14  # characters of a text
 MOST = 64  # parts of a list, among them the events of an outbox
 WHOLE = 2**63  # of a number, without sign
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def read_time(text: str | None) -> datetime | None:
@@ -26,6 +28,13 @@ def read_time(text: str | None) -> datetime | None:
     if moment is None or moment.year not in YEARS:
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def read_word(value: object) -> str:
+    """Read a reason or phase, empty where there is none; what is no single word is "Unknown"."""
+    if value is None or value == "":
+        return ""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else "Unknown"
 
 
 def check(value: Any) -> None:

@@ -29,6 +29,14 @@ def names_for(job_id: str, namespace: str, uid: str) -> Names:
     )
 
 
+def listing_prefix(namespace: str) -> str:
+    """Give what the names of all buckets of a namespace begin with, work and results.
+
+    A results bucket carries the whole namespace, a work bucket the beginning of it.
+    """
+    return bucket_prefix(namespace).rstrip("-")
+
+
 def bucket_prefix(namespace: str) -> str:
     """Give what the names of all work buckets and runs of a namespace begin with.
 

@@ -111,9 +111,12 @@ def restore_patch(job: Job) -> Manifest:
 
 
 def repair_patch(job: Job, identity: Mapping[str, str]) -> Manifest:
-    """Put back what somebody edited: our finalizer, labels, the names that are derived."""
+    """Put back what somebody edited: our finalizer, labels, the names that are derived.
+
+    The Job was accepted, so the mark of a withdrawal is forged and goes.
+    """
     marks = {**identity, labels.JOB_ID: job.names.base, labels.STATE: job.state.value}
-    patch = _patch(job, name_marks(job.names), labels=marks)
+    patch = _patch(job, name_marks(job.names) | {labels.WITHDRAWN: None}, labels=marks)
     patch["metadata"]["finalizers"] = [*_others(job), labels.FINALIZER]
     return patch
 
@@ -138,13 +141,13 @@ def finalizer_patch(job: Job) -> Manifest:
     return {"metadata": {"resourceVersion": job.resource_version, "finalizers": _others(job)}}
 
 
-def _patch(job: Job, annotations: dict[str, str], **metadata: Any) -> Manifest:
+def _patch(job: Job, annotations: Mapping[str, str | None], **metadata: Any) -> Manifest:
     """Build a merge patch that only applies to the version of the Job that was read."""
     return {
         "metadata": {
             "resourceVersion": job.resource_version,
             "uid": job.uid,
-            "annotations": annotations,
+            "annotations": dict(annotations),
             **metadata,
         }
     }

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from pyvatti import foreign, labels
-from pyvatti.jobs.bounds import read_time
+from pyvatti.jobs.bounds import read_time, read_word
 from pyvatti.models import ContainerEnd, Manifest, Pod
 
 MESSAGE_LIMIT = 1000  # characters of a container's last words, and of any other text
-WORD_LIMIT = 128  # characters of a reason
 EXIT_CODES = range(-(2**31), 2**31)
 
 Clean = Callable[[str], str]
@@ -32,8 +31,8 @@ def read_pod(raw: Manifest, clean: Clean = clean_unknown) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         job_uid=labels.owner_uid(raw),
-        phase=_word(status.get("phase")) or "Pending",
-        reason=_word(status.get("reason")),
+        phase=read_word(status.get("phase")) or "Pending",
+        reason=read_word(status.get("reason")),
         message=_text(status.get("message"), clean),
         deleting=bool(metadata.get("deletionTimestamp")),
         created_at=read_time(metadata.get("creationTimestamp")),
@@ -47,10 +46,6 @@ def read_pod(raw: Manifest, clean: Clean = clean_unknown) -> Pod:
         disruption=_true_reason(conditions.get("DisruptionTarget")),
         finalizers=tuple(metadata.get("finalizers") or ()),
     )
-
-
-def _word(value: object) -> str:
-    return str(value or "")[:WORD_LIMIT]
 
 
 def _text(value: object, clean: Clean) -> str:
@@ -75,7 +70,7 @@ def _end(container: Manifest, clean: Clean) -> ContainerEnd | None:
     return ContainerEnd(
         name=container["name"],
         exit_code=code,
-        reason=_word(ended.get("reason")),
+        reason=read_word(ended.get("reason")),
         message=_text(ended.get("message"), clean),
         finished_at=read_time(ended.get("finishedAt")),
     )
@@ -89,7 +84,7 @@ def _started_at(container: Manifest) -> datetime | None:
 
 def _waiting(container: Manifest, clean: Clean) -> tuple[str, str, str] | None:
     waiting = _state(container).get("waiting") or {}
-    reason = _word(waiting.get("reason"))
+    reason = read_word(waiting.get("reason"))
     if reason in ("", "PodInitializing", "ContainerCreating"):
         return None
     return container["name"], reason, _text(waiting.get("message"), clean)
@@ -103,4 +98,8 @@ def _unschedulable(condition: Manifest | None, clean: Clean) -> str:
 
 
 def _true_reason(condition: Manifest | None) -> str:
-    return _word(condition.get("reason")) if condition and condition.get("status") == "True" else ""
+    return (
+        read_word(condition.get("reason"))
+        if condition and condition.get("status") == "True"
+        else ""
+    )

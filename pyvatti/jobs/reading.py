@@ -20,7 +20,7 @@ from pyvatti.jobs.annotations import (
     Unreadable,
     read_annotation,
 )
-from pyvatti.jobs.bounds import read_time
+from pyvatti.jobs.bounds import read_time, read_word
 from pyvatti.jobs.names import names_for
 from pyvatti.jobs.patches import EVENT_OF, name_marks
 from pyvatti.models import Installation, Job, Manifest, Names, Notice, State, Verdict
@@ -52,6 +52,9 @@ def read_job(
     ended = _terminal_condition(status)
     names = names_for(metadata["name"], metadata["namespace"], metadata["uid"])
     state = _read_state(metadata, verdict, transitions, outbox)
+    # the mark of a withdrawal is written only to a Job that was not accepted: here it is forged
+    is_accepted = state is not State.REQUESTED or State.REQUESTED in transitions
+    withdrawal = annotations.get(labels.WITHDRAWN)
     return Job(
         names=names,
         uid=metadata["uid"],
@@ -64,7 +67,7 @@ def read_job(
         deleting_since=read_time(metadata.get("deletionTimestamp")),
         finalizers=tuple(metadata.get("finalizers") or ()),
         ended=ended.get("type"),
-        ended_reason=ended.get("reason") or "",
+        ended_reason=read_word(ended.get("reason")),
         ended_at=read_time(ended.get("lastTransitionTime")),
         transitions=transitions,
         outbox=outbox,
@@ -73,10 +76,10 @@ def read_job(
         broken=tuple(said.broken),
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
         nonce=annotations.get(labels.ACCEPT, ""),
-        withdrawn=labels.WITHDRAWN in annotations,
-        withdrawal_decided=annotations.get(labels.WITHDRAWN) == labels.DECIDED,
+        withdrawn=withdrawal is not None and not is_accepted,
+        withdrawal_decided=withdrawal == labels.DECIDED and not is_accepted,
         label=(metadata.get("labels") or {}).get(labels.STATE, ""),
-        edited=_edited(metadata, names, state),
+        edited=_edited(metadata, names, state, is_accepted=is_accepted),
     )
 
 
@@ -122,15 +125,20 @@ def why_not_ours(raw: Manifest, installation: Installation) -> str:
     return ""
 
 
-def _edited(metadata: Mapping[str, Any], names: Names, state: State) -> tuple[str, ...]:
+def _edited(
+    metadata: Mapping[str, Any], names: Names, state: State, *, is_accepted: bool
+) -> tuple[str, ...]:
     """Name the annotations that say otherwise than what is derived; from Created on all stand."""
     annotations = metadata.get("annotations") or {}
     absent_is_fine = state is State.REQUESTED
-    return tuple(
-        key.removeprefix(f"{labels.PREFIX}/")
+    odd = [
+        key
         for key, value in name_marks(names).items()
         if annotations.get(key, value if absent_is_fine else None) != value
-    )
+    ]
+    if is_accepted and labels.WITHDRAWN in annotations:
+        odd.append(labels.WITHDRAWN)
+    return tuple(key.removeprefix(f"{labels.PREFIX}/") for key in odd)
 
 
 def _read_state(

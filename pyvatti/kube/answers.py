@@ -3,6 +3,7 @@
 No requests and no waiting here.
 """
 
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ from pyvatti.rest import LONGEST_PAUSE, retry_after, whole_seconds
 
 # An object is at most 1.5 MiB in etcd; as JSON of a watch event it may pass 4 MiB.
 LINE_LIMIT = 32 * 2**20
+LOOKED_AT = 512  # bytes of an answer of another form
+_REASON = re.compile(r"[A-Za-z]{1,64}")  # CamelCase: anything else may quote a value
 
 
 class Expired(TransientError):
@@ -50,7 +53,7 @@ def decode(body: bytes) -> Manifest:
     try:
         value = orjson.loads(body)
     except ValueError as error:
-        raise Malformed(f"not JSON: {trim(body[:512].decode(errors='replace'))}") from error
+        raise Malformed(f"not JSON: {_beginning(body)}") from error
     if not isinstance(value, dict):
         raise Malformed("not a JSON object")
     return value
@@ -134,11 +137,11 @@ def error_for(
     the value of a Secret.
     """
     detail = _status(body)
-    reason = str((detail or {}).get("reason") or "")
+    reason = _reason(detail or {})
     text = f"{target}: {status} {reason}".rstrip()
     if not private:
-        words = str(detail.get("message") or "") if detail else body[:512].decode(errors="replace")
-        text = f"{text}: {trim(words)}" if words else text
+        words = trim(str(detail.get("message") or "")) if detail else _beginning(body)
+        text = f"{text}: {words}" if words else text
     wait = _asked_pause(headers, detail)
     if status == 403:
         return _forbidden(detail or {}, text)
@@ -155,6 +158,18 @@ def error_for(
     # Only a 404 that names what is missing is about an object; others are about the path.
     is_definite = reason == "NotFound" and _part(detail, "details").get("name")
     return NotFound(text) if is_definite else Unavailable(text)
+
+
+def _beginning(body: bytes) -> str:
+    """Give the beginning of what is no answer of the API server."""
+    words = body[:LOOKED_AT].decode(errors="replace")
+    return trim(words, is_cut=len(body) > LOOKED_AT)
+
+
+def _reason(said: Mapping[str, Any]) -> str:
+    """Read the one word of a Status or an Event; whatever is no such word counts as none."""
+    reason = said.get("reason")
+    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
 
 
 def _status(body: bytes) -> dict[str, Any] | None:
@@ -198,11 +213,11 @@ def read_cluster_event(item: Manifest) -> ClusterEvent:
         _part(item, "metadata").get("creationTimestamp"),
     )
     return ClusterEvent(
-        reason=trim(str(item.get("reason") or "")),
+        reason=_reason(item),
         note=trim(str(item.get("note") or "")),
         warning=item.get("type") == "Warning",
         at=next((at for at in map(read_time, times) if at is not None), None),
-        about=str(_part(item, "regarding").get("kind") or ""),
+        about=trim(str(_part(item, "regarding").get("kind") or "")),
     )
 
 

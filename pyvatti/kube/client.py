@@ -282,8 +282,9 @@ class KubeClient:
             "group": kind.group,
             "resource": kind.plural,
             "subresource": subresource,
-            "name": self.namespace if kind is NAMESPACES else "",
         }
+        if kind is NAMESPACES:
+            attributes["name"] = self.namespace
         call = Call(
             method="POST",
             path="/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",

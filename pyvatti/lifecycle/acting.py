@@ -226,5 +226,7 @@ class Hands:
 
     async def _look_for_report(self, job: Job, done: Progress) -> Progress:
         bucket = job.names.results_bucket
-        found = await self._doors.storage.has_object(bucket, "results/", "report.html")
+        found = await self._doors.storage.has_object(
+            bucket, "results/", "report.html", owner=self._doors.owner(job)
+        )
         return replace(done, report_found=found)

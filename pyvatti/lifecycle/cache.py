@@ -67,6 +67,7 @@ class Cache:
         self._foreign: dict[str, Foreign] = {}  # by name
         self._base_of: dict[str, str] = {}  # job uid -> job name
         self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
+        self._job_of: dict[str, str] = {}  # pod uid -> uid of the job it was first believed for
         self._vanished: dict[str, Pod] = {}  # job uid -> last pod that went
         self._accepts: dict[str, float | None] = {}  # job uid -> end of an accept made here
         self._lost: dict[str, Manifest] = {}  # job uid -> a lost Job, as patched since
@@ -297,7 +298,9 @@ class Cache:
         if raw is None:
             return
         try:
-            pod = read_pod(raw, self.personal.pod_cleaner(labels.owner_uid(raw)))
+            known = self._job_of.get(raw["metadata"]["uid"])  # its owner may have been edited since
+            job_uid = known or labels.owner_uid(raw)
+            pod = replace(read_pod(raw, self.personal.pod_cleaner(job_uid)), job_uid=job_uid)
         except UNREADABLE as error:
             self._guard.note(_name_of(raw), error)
             return
@@ -306,6 +309,7 @@ class Cache:
             return  # what it says of a job is not believed
         if new is not None:
             self._pods[pod.job_uid] = {**mine, pod.uid: pod}
+            self._job_of[pod.uid] = pod.job_uid
         else:
             self._forget_pod(pod)
         if (base := self._base_of.get(pod.job_uid)) is not None:
@@ -313,7 +317,7 @@ class Cache:
 
     def _forget_pod(self, pod: Pod) -> None:
         mine = self._pods[pod.job_uid]
-        del mine[pod.uid]
+        del mine[pod.uid], self._job_of[pod.uid]
         if not mine:
             del self._pods[pod.job_uid]
         if pod.job_uid in self._base_of:

@@ -144,7 +144,8 @@ class Clearing:
         """Note, once and aloud, that something under a name of the job is not ours."""
         if any(item.resource == resource for item in done.remaining):
             return done
-        left = Remainder(resource=resource, reason=str(error), made=proof.may_be_of(job, resource))
+        made = not proof.was_never_made(job, resource)
+        left = Remainder(resource=resource, reason=str(error), made=made)
         if left.made:
             log.error("data remains: it is not ours any more", resource=resource, error=str(error))
             self._writer.note(job, "DataRemains", f"{resource}: {error}", warning=True)

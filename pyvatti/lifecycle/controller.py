@@ -197,7 +197,8 @@ class Controller:
     def _clean_text(self, run_name: str, text: str) -> str:
         """Take out of a foreign text what the job of a run must not tell."""
         job = self._doors.cache.job(self._run_bases.get(run_name, ""))
-        return foreign.clean_for(self._doors.cache.personal.of(job.uid) if job else None, text)
+        known = self._doors.cache.personal.of(job.uid) if job else None
+        return foreign.clean_for(known, text, is_cut=True)
 
     def _run_changed(self, run_name: str) -> None:
         if (base := self._run_bases.get(run_name)) is not None:

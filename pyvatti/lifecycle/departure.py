@@ -12,7 +12,7 @@ import structlog
 
 from pyvatti import labels
 from pyvatti.errors import PyvattiError
-from pyvatti.jobs import bucket_prefix
+from pyvatti.jobs import listing_prefix
 from pyvatti.kube import Elector
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.supervision import Supervisor
@@ -138,7 +138,7 @@ class Departure:
             whose = labels.of_bucket(doors.installation, "", "")
             mine = {key: value for key, value in whose.items() if value}
             async with asyncio.timeout(LIST_SECONDS):
-                found = await doors.storage.list_buckets(bucket_prefix(doors.settings.namespace))
+                found = await doors.storage.list_buckets(listing_prefix(doors.settings.namespace))
         except (PyvattiError, TimeoutError) as error:
             log.warning("buckets not listed", error=str(error) or "timeout")
             return None

@@ -42,7 +42,9 @@ class Orphans:
 
     async def restore_jobs(self) -> None:
         """Put labels back on Jobs of ours whose labels do not say so any more."""
-        for raw in await self._listed(JOBS, labels.JOB_ID):
+        ours = labels.selector(self._doors.settings.instance, labels.DRIVER)
+        listed = [*await self._listed(JOBS, labels.JOB_ID), *await self._listed(JOBS, ours)]
+        for raw in {raw["metadata"]["uid"]: raw for raw in listed}.values():
             if _may_be_edited(raw, self._doors.installation):
                 metadata = raw["metadata"]
                 item = Item("job", metadata["name"], metadata["uid"], JOBS)
@@ -140,8 +142,11 @@ def _is_ours_by(raw: Manifest, secret: Manifest | None, whose: Installation) -> 
         and labels.is_of(secret, whose)
         and not why_secret_not_of(secret, names, whose)
     )
-    says = (labels.NAMESPACE_UID, labels.INSTANCE, labels.JOB_ID)
-    return is_secret_its or all(found.get(key) == marks[key] for key in says)
+    is_of_here = all(
+        found.get(key) == marks[key] for key in (labels.NAMESPACE_UID, labels.INSTANCE)
+    )
+    is_no_copy = found.get(labels.JOB_ID, metadata["name"]) == metadata["name"]
+    return is_secret_its or (is_of_here and is_no_copy)
 
 
 def is_old(created: datetime | None, now: datetime) -> bool:

@@ -119,7 +119,7 @@ class Reader:
         names = id_names(view.id, self._doors.settings.namespace)
         return DeletionReport(
             id=view.id,
-            complete=not (view.live or view.unreadable or proof.holds_data(view.remaining)),
+            complete=not (view.live or proof.holds_data(view.remaining)),
             removed=view.removed,
             removed_at=view.removed_at,
             remaining=view.remaining,

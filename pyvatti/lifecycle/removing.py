@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pyvatti import labels
 from pyvatti.errors import NotOurs, Unavailable
-from pyvatti.jobs import why_pod_not_of, why_secret_not_of
+from pyvatti.jobs import is_pod_with_edited_owner, why_pod_not_of, why_secret_not_of
 from pyvatti.kube import PODS, SECRETS
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.turns import minding_the_rate
@@ -41,10 +41,29 @@ async def clear_secret(doors: Doors, names: Names, name: str) -> Removal:
 
 
 async def list_pods(doors: Doors, names: Names) -> list[Manifest]:
-    """List the pods of this very job, as the API server knows them now."""
+    """List the pods of this very job, as the API server knows them now.
+
+    Those that the cache has known as the job's are its own, whatever was edited since.
+    """
+    return (await _look_for_pods(doors, names))[0]
+
+
+async def _look_for_pods(doors: Doors, names: Names) -> tuple[list[Manifest], list[Manifest]]:
+    """Give the pods of this job, and those that only their owner says not to be its."""
     selector = f"{labels.CONTROLLER_UID}={names.uid}"
     listed = (await doors.kube.list_page(PODS, selector=selector)).items
-    return [pod for pod in listed if not why_pod_not_of(pod, names, doors.installation)]
+    known = {pod.uid: pod.name for pod in doors.cache.pods(names.uid)}
+    for uid in known.keys() - {pod["metadata"]["uid"] for pod in listed}:
+        found = await doors.kube.get(PODS, known[uid])
+        if found is not None and found["metadata"]["uid"] == uid:
+            listed.append(found)
+    whose, mine, odd = doors.installation, list[Manifest](), list[Manifest]()
+    for pod in listed:
+        if pod["metadata"]["uid"] in known or not why_pod_not_of(pod, names, whose):
+            mine.append(pod)
+        elif is_pod_with_edited_owner(pod, names, whose):
+            odd.append(pod)
+    return mine, odd
 
 
 async def delete_pods(doors: Doors, pods: list[Manifest]) -> None:
@@ -56,16 +75,22 @@ async def delete_pods(doors: Doors, pods: list[Manifest]) -> None:
 
 
 async def clear_pods(doors: Doors, names: Names) -> Removal:
-    """Delete the pods of this job and list again. Raises Unavailable while one is there."""
-    pods = await list_pods(doors, names)
+    """Delete the pods of this job and list again. Raises Unavailable while one is there.
+
+    Raises NotOurs where one stands that seems to be the job's and has another owner.
+    """
+    pods, odd = await _look_for_pods(doors, names)
     asked_at = doors.clock() if pods else None
     if pods:
         await delete_pods(doors, pods)
-        pods = await list_pods(doors, names)
+        pods, odd = await _look_for_pods(doors, names)
     for pod in pods:
         metadata = pod["metadata"]
         held = ", ".join(metadata.get("finalizers") or ("nothing",))
         raise Unavailable(f"Pod {metadata['name']} is still there, held by {held}")
+    for pod in odd:
+        why = why_pod_not_of(pod, names, doors.installation)
+        raise NotOurs(f"Pod {pod['metadata']['name']} carries the job's labels, but {why}")
     return Removal(
         resource=f"pods/{names.base}", removed_at=asked_at, proven_absent_at=doors.clock()
     )

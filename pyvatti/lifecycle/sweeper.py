@@ -20,7 +20,7 @@ from pyvatti.errors import NotOurs, PyvattiError, Undeletable
 from pyvatti.guard import Guard
 from pyvatti.jobs import (
     JOB_NAME,
-    bucket_prefix,
+    listing_prefix,
     names_for,
     read_time,
     why_record_not_ours,
@@ -84,8 +84,7 @@ class Sweeper:
 
     async def _sweep_buckets(self) -> None:
         self._strangers.begin("bucket")
-        # a results bucket carries the whole namespace, a work bucket the beginning of it
-        prefix = bucket_prefix(self._doors.settings.namespace).rstrip("-")
+        prefix = listing_prefix(self._doors.settings.namespace)
         for bucket in await self._doors.storage.list_buckets(prefix):
             names = self._names_of(bucket)
             if names is None:
@@ -131,21 +130,27 @@ class Sweeper:
         tell(said, job=names.base, bucket=bucket.name, objects=removal.objects)
 
     async def _is_over(self, bucket: BucketInfo, names: Names) -> bool:
-        """Tell whether a results bucket may go: results outlive their record."""
+        """Tell whether a results bucket may go: results outlive their record.
+
+        A record that cannot be read may tell of a success that ended late: they stay.
+        """
         doors = self._doors
         found = await records.look(doors.kube, names, doors.installation)
-        is_its = found is not None and not found.unreadable and found.record.uid == names.uid
-        record = found.record if found is not None and is_its else None
+        if found is not None and found.unreadable:
+            return False
+        record = found.record if found is not None and found.record.uid == names.uid else None
         fate = retention.results_fate(bucket.created_at, record, doors.clock(), doors.settings)
         if fate is retention.Fate.REMOVE_IF_EMPTY:
-            return not await doors.storage.has_object(bucket.name, "", "")
+            return not await doors.storage.has_object(bucket.name, "", "", owner=self._owner(names))
         return fate is retention.Fate.REMOVE
 
     async def _remove_bucket(self, name: str, names: Names) -> Removal:
-        whose = self._doors.installation
-        owner = Owner(installation=whose, job_id=names.base, job_uid=names.uid)
         turn = partial(self._await_turn, f"sweep {name}")
-        return await removing.remove_bucket(self._doors, name, owner, turn)
+        return await removing.remove_bucket(self._doors, name, self._owner(names), turn)
+
+    def _owner(self, names: Names) -> Owner:
+        whose = self._doors.installation
+        return Owner(installation=whose, job_id=names.base, job_uid=names.uid)
 
     async def _await_turn(self, key: str) -> None:
         limiter = self._doors.limiter

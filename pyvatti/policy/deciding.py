@@ -77,7 +77,7 @@ def _start(seen: Observed, settings: Settings) -> list[act.Action]:
         return []
     if not seen.secret_stands:
         return [act.Enter(REQUEST_LOST)]
-    if not seen.has_slot:
+    if not marked:  # before anything is made: a 201 must outlive this process
         return [act.MarkQueued()]
     buckets = (job.names.work_bucket, job.names.results_bucket)
     steps: list[act.Action] = [act.MakeBucket(name) for name in buckets if name not in done.buckets]

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from pyvatti.diagnosis import run_failure
 from pyvatti.models import Evidence, Run, RunStatus, State, Verdict, Witness
+from pyvatti.policy import proof
 from pyvatti.policy.limits import (
     grace_end,
     has_image_error,
@@ -118,9 +119,7 @@ def _by_refusal(seen: Observed, now: datetime, _settings: Settings) -> Verdict |
     if seen.progress.refusal is None or seen.job.state is not State.REQUESTED:
         return None
     reason, sentence = seen.progress.refusal
-    cause = Cause(
-        reason=reason, message=f"launch failed: {sentence}", next_step="Tell the operator."
-    )
+    cause = Cause(reason=reason, message=proof.refused(sentence), next_step="Tell the operator.")
     return _failed(cause, _said_by_cluster(sentence, now))
 
 

@@ -8,6 +8,12 @@ from collections.abc import Iterable
 from pyvatti.models import IdNames, Job, Names, Record, Remainder, Removal, State
 from pyvatti.policy import actions as act
 
+REFUSALS = {
+    ("bucket", "MakeBucketRefused"): "bucket {}: ",
+    ("secret", "MakeTransferSecretRefused"): "Secret {} belongs to somebody else",
+}
+"""How the errors begin that say that a name is somebody else's, by kind and verdict."""
+
 
 def cluster_resources(names: IdNames) -> tuple[str, ...]:
     """Name what a job has in the cluster beside the Job itself."""
@@ -76,22 +82,20 @@ def holds_data(remaining: Iterable[Remainder]) -> bool:
     return any(item.made for item in remaining)
 
 
-def was_released(job: Job) -> bool:
-    """Tell whether a pod of the job may have run, so that its buckets may hold something."""
-    return (
-        job.started
-        or not job.suspended
-        or job.witness is not None
-        or bool({State.CREATED, State.DEPLOYED} & job.transitions.keys())
-    )
+def was_never_made(job: Job, resource: str) -> bool:
+    """Tell whether the job has failed because this very name was somebody else's when it came.
 
-
-def may_be_of(job: Job, resource: str) -> bool:
-    """Tell whether the job may have made what now stands under its name and is not ours.
-
-    Its request was stored when it was accepted, all else just before its release.
+    That our create was refused is the one proof of it: all else counts as made by the job.
     """
-    return resource == f"secret/{job.names.base}" or was_released(job)
+    verdict, (kind, _, name) = job.verdict, resource.partition("/")
+    if verdict is None or (kind, verdict.reason) not in REFUSALS:
+        return False
+    return verdict.message.startswith(refused(REFUSALS[kind, verdict.reason].format(name)))
+
+
+def refused(sentence: str) -> str:
+    """Say that a launch failed at a step that can never succeed."""
+    return f"launch failed: {sentence}"
 
 
 def merged(removals: Iterable[Removal], *news: Removal) -> tuple[Removal, ...]:

@@ -12,7 +12,15 @@ from google.api_core.exceptions import Forbidden, NotFound
 from pyvatti.errors import AlreadyExists, Conflict, Denied, Rejected, Unavailable
 from pyvatti.storage.calls import Calls, mapped
 from pyvatti.storage.protection import protect
-from pyvatti.storage.reading import BucketInfo, Seen, name_of, read_info, read_seen
+from pyvatti.storage.reading import (
+    BucketInfo,
+    Restorable,
+    Seen,
+    name_of,
+    read_info,
+    read_restorable,
+    read_seen,
+)
 
 PAGE = 1000  # rows in one list answer, at most what the server gives
 
@@ -43,6 +51,17 @@ class Buckets:
             raise Unavailable(f"look for bucket {name}: {unreachable} buckets are unreachable")
         return seen
 
+    async def restorable(self, name: str) -> list[Restorable]:
+        """List deleted buckets of this name that can be restored with what was in them.
+
+        Raises Unavailable if the list is not complete.
+        """
+        found, unreachable = await self._list(name, soft_deleted=True)
+        if unreachable:
+            raise Unavailable(f"look for deleted {name}: {unreachable} buckets are unreachable")
+        with mapped(f"look for deleted {name}"):
+            return [read_restorable(raw) for raw in found if name_of(raw) == name]
+
     async def stands(self, name: str) -> bool:
         """Tell whether anybody has a bucket of this name: False is Google's own 404."""
         try:
@@ -72,16 +91,18 @@ class Buckets:
         patch = partial(self._patch, seen=seen, marks=marks)
         await self._calls.run(f"patch bucket {seen.name}", patch)
 
-    async def delete(self, name: str, *, metageneration: int | None = None) -> None:
-        """Delete an empty bucket; a missing one is done."""
+    async def delete(self, name: str, *, metageneration: int | None = None) -> bool:
+        """Delete an empty bucket; a missing one is done. Tell whether this call deleted it."""
         delete = partial(self._delete, name=name, metageneration=metageneration)
-        await self._calls.run(f"delete bucket {name}", delete)
+        return await self._calls.run(f"delete bucket {name}", delete)
 
-    async def _list(self, prefix: str) -> tuple[list[dict[str, Any]], int]:
+    async def _list(
+        self, prefix: str, *, soft_deleted: bool | None = None
+    ) -> tuple[list[dict[str, Any]], int]:
         """Give the rows of all pages, and how many buckets the server could not list."""
         found: list[dict[str, Any]] = []
         unreachable = 0
-        fetch = partial(self._page, prefix=prefix)
+        fetch = partial(self._page, prefix=prefix, soft_deleted=soft_deleted)
 
         async def page(token: str) -> tuple[tuple[list[dict[str, Any]], int], str | None]:
             return await self._calls.patiently("list buckets", partial(fetch, token=token))
@@ -92,12 +113,13 @@ class Buckets:
         return found, unreachable
 
     def _page(
-        self, client: Any, *, prefix: str, token: str
+        self, client: Any, *, prefix: str, token: str, soft_deleted: bool | None
     ) -> tuple[tuple[list[dict[str, Any]], int], str | None]:
         iterator = client.list_buckets(
             prefix=prefix,
             page_size=PAGE,
             page_token=token or None,
+            soft_deleted=soft_deleted,
             return_partial_success=True,
             timeout=self._timeout,
             retry=None,
@@ -130,14 +152,18 @@ class Buckets:
             bucket.labels = marks  # a merge patch: the other labels stay
         bucket.patch(if_metageneration_match=seen.metageneration, timeout=self._timeout, retry=None)
 
-    def _delete(self, client: Any, *, name: str, metageneration: int | None) -> None:
+    def _delete(self, client: Any, *, name: str, metageneration: int | None) -> bool:
         delete = partial(
             client.bucket(name).delete,
             if_metageneration_match=metageneration,
             timeout=self._timeout,
             retry=None,
         )
-        unless_missing(delete)
+        try:
+            delete()
+        except NotFound:
+            return False
+        return True
 
 
 async def pages(

@@ -54,6 +54,7 @@ class Storage:
         self._keeping = Keeping(self._buckets, self._emptier, patience.settle)
         # Counts of deletions under way: a bucket may take several tries.
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._deleted: set[tuple[str, str]] = set()  # buckets of jobs that this process deleted
 
     async def close(self) -> None:
         """Close the connections; calls under way end by themselves."""
@@ -90,7 +91,7 @@ class Storage:
         To be called before the turn for the deletion is taken: emptying may take minutes, and
         data need not wait for a turn. What it deletes is counted by the deletion that follows.
         """
-        seen = await find_ours(self._buckets, name, owner)
+        seen = await self._find(name, owner)
         if seen is None:
             return False
         await self._empty(seen, owner)
@@ -100,20 +101,25 @@ class Storage:
         """Delete all objects below a folder of this job's bucket; a missing bucket has none.
 
         Raises as delete_bucket; makes no bucket call that needs a turn of the limiter. The
-        absence is what the last listing of the folder shows, or that of the whole bucket.
+        absence is what the last listing of the folder shows, or that of the whole bucket; it is
+        not proven if the bucket was changed meanwhile, for soft delete may have been among that.
         """
         place = f"{name}/{folder}"
-        seen = await find_ours(self._buckets, name, owner)
+        seen = await self._find(name, owner)
         if seen is not None:
             seen = await self._empty(seen, owner, f"{folder}/")
+        after = await self._find(name, owner) if seen is not None else None
         now = datetime.now(UTC)
+        is_kept = seen is not None and kept_until(seen, now) is not None
+        if seen is not None and after is not None:
+            is_kept |= after.metageneration != seen.metageneration
         tally = self._tallies.pop((place, owner.job_uid), Tally())
         return Removal(
             resource=f"bucket/{place}",
             removed_at=now,
             objects=tally.objects,
             bytes=tally.size,
-            proven_absent_at=None if seen is not None and kept_until(seen, now) else now,
+            proven_absent_at=None if is_kept else now,
         )
 
     async def delete_bucket(self, name: str, *, owner: Owner) -> Removal:
@@ -128,18 +134,19 @@ class Storage:
         process deleted, over all its tries; None if it never saw the bucket. `proven_absent_at`
         is the time of a read after the deletion (see ownership.find).
         Raises NotOurs, touching nothing, if the bucket is somebody else's; Undeletable if
-        something is held fast; Unavailable if something was written meanwhile (then come again
-        with a new turn of the limiter).
+        something is held fast, or somebody else deleted it and it can be restored; Unavailable if
+        something was written meanwhile (then come again with a new turn of the limiter).
         """
-        seen = await find_ours(self._buckets, name, owner)
+        seen = await self._find(name, owner)
         if seen is not None:
             seen = await self._empty(seen, owner)
         removed_at = datetime.now(UTC)
         if seen is not None:
             require_nothing_kept(seen)
-            await self._delete_empty(seen)
+            if await self._delete_empty(seen):
+                self._deleted.add((name, owner.job_uid))
             removed_at = datetime.now(UTC)
-            if await find_ours(self._buckets, name, owner) is not None:
+            if await self._find(name, owner) is not None:
                 raise Unavailable(f"bucket {name}: still there after its deletion")
         proven_absent_at = datetime.now(UTC)
         tally = self._tallies.pop((name, owner.job_uid), None)
@@ -155,16 +162,18 @@ class Storage:
     def keep_counts(self, job_uids: Collection[str]) -> None:
         """Forget the counts of all other jobs: another replica brought them to their end."""
         self._forget(lambda _place, uid: uid not in job_uids)
+        self._deleted = {key for key in self._deleted if key[1] in job_uids}
 
     def _forget(self, is_over: Callable[[str, str], bool]) -> None:
         self._tallies = {key: tally for key, tally in self._tallies.items() if not is_over(*key)}
 
-    async def has_object(self, bucket: str, prefix: str, suffix: str) -> bool:
-        """Whether an object's name begins and ends so.
+    async def has_object(self, bucket: str, prefix: str, suffix: str, *, owner: Owner) -> bool:
+        """Whether the name of an object in the bucket of this job begins and ends so.
 
-        A bucket that is missing or not in our project has none: what strangers hold is no result.
+        A bucket that is missing or not this job's has none: what strangers hold is no result.
         """
-        if await self._buckets.look(bucket) is None:
+        seen = await self._buckets.look(bucket)
+        if seen is None or misfits(seen, owner):
             return False
         what = f"list {bucket}"
         page = partial(self._page_of_names, bucket=bucket, prefix=prefix)
@@ -189,9 +198,13 @@ class Storage:
         tally = self._tallies.setdefault((f"{name}/{prefix}".rstrip("/"), owner.job_uid), Tally())
         if ready is not None and await self._emptier.empty(name, tally, prefix):
             return ready
-        if await find_ours(self._buckets, name, owner) is not None:
+        if await self._find(name, owner) is not None:
             raise Unavailable(f"bucket {name}: exists and is missing at once")
         return None
+
+    async def _find(self, name: str, owner: Owner) -> Seen | None:
+        is_deleted = (name, owner.job_uid) in self._deleted
+        return await find_ours(self._buckets, name, owner, is_deleted=is_deleted)
 
     async def _withdraw(self, name: str, made: int, problems: list[str]) -> None:
         """Delete the empty bucket that this call made, unless it changed since; raise Rejected."""
@@ -202,10 +215,11 @@ class Storage:
             raise Rejected(trim(f"{text}; and it stays: {exc}")) from exc
         raise Rejected(trim(text))
 
-    async def _delete_empty(self, seen: Seen) -> None:
+    async def _delete_empty(self, seen: Seen) -> bool:
+        """Delete our empty bucket; tell whether this call did. Raises Undeletable, Unavailable."""
         name = seen.name
         try:
-            await self._buckets.delete(name, metageneration=seen.metageneration)
+            return await self._buckets.delete(name, metageneration=seen.metageneration)
         except AlreadyExists as exc:
             raise Unavailable(f"bucket {name}: written to while it was emptied") from exc
         except Conflict as exc:
@@ -218,6 +232,7 @@ class Storage:
             # The answer may be lost and the bucket gone: the look that follows says.
             if await self._buckets.look(name) is not None:
                 raise
+            return False
 
     def _page_of_names(
         self, client: Any, *, bucket: str, prefix: str, token: str

@@ -6,7 +6,7 @@ answered for buckets of other projects too.
 """
 
 from pyvatti import labels
-from pyvatti.errors import NotOurs, trim
+from pyvatti.errors import NotOurs, Undeletable, trim
 from pyvatti.models import Owner
 from pyvatti.storage.buckets import Buckets
 from pyvatti.storage.reading import Seen
@@ -46,8 +46,13 @@ async def find(buckets: Buckets, name: str) -> Seen | None:
     return seen
 
 
-async def find_ours(buckets: Buckets, name: str, owner: Owner) -> Seen | None:
+async def find_ours(
+    buckets: Buckets, name: str, owner: Owner, *, is_deleted: bool = False
+) -> Seen | None:
     """Find the bucket of this job, to delete from it; None: its absence is proven now.
+
+    `is_deleted` says that this process deleted it itself, with soft delete read as off. If it did
+    not, somebody else may have, and all of it be restorable: then Undeletable is raised.
 
     Location, life cycle and protection are not asked for: whoever changed them since gave no
     reason to keep genomes. Raises as `find`, and NotOurs if a label is not this job's.
@@ -55,4 +60,18 @@ async def find_ours(buckets: Buckets, name: str, owner: Owner) -> Seen | None:
     seen = await find(buckets, name)
     if seen is not None and (problems := misfits(seen, owner)):
         raise not_ours(name, problems)
+    if seen is None and not is_deleted:
+        await _require_nothing_restorable(buckets, name, owner)
     return seen
+
+
+async def _require_nothing_restorable(buckets: Buckets, name: str, owner: Owner) -> None:
+    """Raise Undeletable while a deleted bucket that may be this job's can be restored.
+
+    Another job's is one whose labels name another job: missing ones may have been taken off.
+    """
+    for found in await buckets.restorable(name):
+        if found.labels.get(labels.BUCKET_JOB_UID, owner.job_uid) != owner.job_uid:
+            continue
+        until = f"{found.until:%Y-%m-%dT%H:%M:%SZ}" if found.until else "a time nobody says"
+        raise Undeletable(f"bucket {name}: somebody deleted it; it can be restored until {until}")

@@ -16,10 +16,14 @@ Purpose: TypeAlias = Literal["work", "results"]
 
 
 def expiry_days(settings: Settings, purpose: Purpose) -> int:
-    """Give the age in days at which objects expire: never below the longest life of a job."""
+    """Give the age in days at which objects expire: never below the longest life of a job.
+
+    Results are kept for their retention after its end, its graces included: they may be old then.
+    """
     longest = settings.timeout_seconds + settings.deployed_timeout_seconds
     if purpose == "results":
-        longest = max(longest, settings.results_retention)
+        graces = settings.hang_grace + settings.failed_grace + 2 * settings.complete_grace
+        longest += graces + settings.results_retention
     return max(1, math.ceil(longest / timedelta(days=1)))
 
 

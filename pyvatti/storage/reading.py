@@ -45,6 +45,17 @@ class Seen:
     changed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restorable:
+    """A deleted bucket that can be restored, objects included, until `until` (UTC; None: unsaid).
+
+    `labels` are empty where they cannot be read.
+    """
+
+    labels: dict[str, str]
+    until: datetime | None
+
+
 def read_info(raw: dict[str, Any]) -> BucketInfo:
     """Read what is there of a listed bucket. Raises ValueError for one without a name."""
     return BucketInfo(
@@ -74,6 +85,11 @@ def read_seen(raw: dict[str, Any]) -> Seen:
         is_held_by_default=bool(raw.get("defaultEventBasedHold")),
         changed_at=_time(raw.get("updated")) if metageneration > 1 else None,
     )
+
+
+def read_restorable(raw: dict[str, Any]) -> Restorable:
+    """Read what is there of a listed bucket that was deleted."""
+    return Restorable(labels=_labels(raw), until=_time(raw.get("hardDeleteTime")))
 
 
 def name_of(raw: dict[str, Any]) -> str:

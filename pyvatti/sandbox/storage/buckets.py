@@ -14,6 +14,7 @@ from pyvatti.sandbox.storage.wire import (
     ApiError,
     Call,
     Json,
+    is_true,
     json_answer,
     merge,
     rfc3339,
@@ -70,6 +71,8 @@ def get(state: State, call: Call) -> Answer:
 def listing(state: State, call: Call) -> Answer:
     """List the project's buckets by prefix, in pages."""
     project = _project(state, call, "storage.buckets.list")
+    if is_true(call.query.get("softDeleted")):
+        return _deleted(state, call)
     prefix, after = call.query.get("prefix", ""), call.query.get("pageToken", "")
     size = max(1, min(int(call.query.get("maxResults", 1000)), 1000))
     names = [
@@ -88,6 +91,17 @@ def listing(state: State, call: Call) -> Answer:
     if state.unreachable:
         value["unreachable"] = [f"projects/_/buckets/{name}" for name in state.unreachable]
     return json_answer(value)
+
+
+def _deleted(state: State, call: Call) -> Answer:
+    """List the buckets that can be restored; few enough for one page."""
+    prefix = call.query.get("prefix", "")
+    rows = [
+        {**resource(kept.whole, call.base), "hardDeleteTime": rfc3339(kept.until)}
+        for kept in state.soft_deleted
+        if kept.whole is not None and kept.bucket.startswith(prefix)
+    ]
+    return json_answer({"kind": "storage#buckets", **({"items": rows} if rows else {})})
 
 
 def patch(state: State, call: Call) -> Answer:

@@ -98,13 +98,14 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftDeleted:
-    """Something deleted that can still be restored until `until`."""
+    """Something deleted that can still be restored until `until`; a bucket as it was then."""
 
     kind: Literal["bucket", "object", "upload"]
     bucket: str
     name: str = ""
     generation: int = 0
     until: datetime
+    whole: Bucket | None = field(default=None, compare=False, repr=False)
 
 
 class State:
@@ -229,7 +230,12 @@ class State:
         if bucket.soft_delete:
             until = self.now() + bucket.soft_delete
             kept = SoftDeleted(
-                kind=kind, bucket=bucket.name, name=name, generation=generation, until=until
+                kind=kind,
+                bucket=bucket.name,
+                name=name,
+                generation=generation,
+                until=until,
+                whole=bucket if kind == "bucket" else None,
             )
             self.soft_deleted.append(kept)
 
