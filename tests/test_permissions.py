@@ -1,16 +1,20 @@
 """The chart's Role is exactly what the service uses: everything it does is granted, and no more."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from chart_tools import granted, rendered_rules
-from stage import FAST, JOB, Stage, staged
+from patience import PATIENCE
+from stage import FAST, JOB, Stage, service_on, staged
 
 from pyvatti.lifecycle.permissions import NEEDED
 from pyvatti.sandbox.driver_plans import PLANS
 from pyvatti.sandbox.kube import KubeStandIn
 from pyvatti.sandbox.kube.resources import JOBS, PODS, ROLEBINDINGS, ROLES
 from pyvatti.sandbox.world import World
+from pyvatti.settings import Settings
 
 NAMESPACE = "intervene-dev"
 USER = f"system:serviceaccount:{NAMESPACE}:hattivatti"
@@ -18,11 +22,8 @@ TOKEN = "the-service-account-token"
 Rules = list[dict[str, list[str]]]
 
 
-@asynccontextmanager
-async def guarded_stage(
-    rules: Rules, plan: str = "success", **changes: str
-) -> AsyncIterator[Stage]:
-    """Run the service under a Role of these rules, as its own user."""
+def guarded_world(rules: Rules, plan: str = "success") -> World:
+    """Make a world whose cluster knows the service by its own user, under a Role of these rules."""
     world = World(plans=lambda _pod: PLANS[plan], speed=20.0, rate_limit=False)
     world.kube = KubeStandIn(tokens={TOKEN: USER}, enforce_rbac=True, speed=20.0)
     world.service_token = TOKEN
@@ -33,7 +34,15 @@ async def guarded_stage(
     world.kube.store.create(
         ROLEBINDINGS, NAMESPACE, {**meta, "roleRef": role, "subjects": [account]}
     )
-    async with staged(FAST | changes, world) as on:
+    return world
+
+
+@asynccontextmanager
+async def guarded_stage(
+    rules: Rules, plan: str = "success", **changes: str
+) -> AsyncIterator[Stage]:
+    """Run the service under a Role of these rules, until it is ready."""
+    async with staged(FAST | changes, guarded_world(rules, plan)) as on:
         yield on
 
 
@@ -105,14 +114,18 @@ def test_the_self_check_asks_for_what_the_role_grants():
     assert needed == set(granted(rendered_rules()))
 
 
-async def test_a_missing_permission_is_named_in_readiness():
+async def test_a_missing_permission_is_named_in_readiness(tmp_path: Path):
     rules = [rule for rule in rendered_rules() if rule["resources"] != ["leases"]]
 
-    async with guarded_stage(rules) as on:
-        await on.until(lambda: True, "")
-        answer = await on.client.get("/readyz")
-        while answer.status_code == 200:
+    async with guarded_world(rules) as world:
+        environment = world.environment(tmp_path) | FAST
+        settings = Settings.model_validate({key.lower(): environment[key] for key in environment})
+        async with service_on(world, settings) as on:
             answer = await on.client.get("/readyz")
+            async with asyncio.timeout(PATIENCE):
+                while answer.status_code == 200 or "permission" not in answer.text:
+                    await asyncio.sleep(0.01)
+                    answer = await on.client.get("/readyz")
 
         assert answer.status_code == 503
         assert "create leases" in answer.json()["detail"]
