@@ -39,6 +39,8 @@ JOB_ID = f"{PREFIX}/job-id"
 JOB_UID = f"{PREFIX}/job-uid"
 STATE = f"{PREFIX}/state"
 
+INSTANCE_BEFORE = "app.kubernetes.io/instance"  # on run-time objects of older versions
+
 FINALIZER = f"{PREFIX}/cleanup"
 
 # Annotations on the Job. JSON values are written by pyvatti.jobs alone. The names of run and
@@ -134,3 +136,19 @@ def selector(instance: str, component: str) -> str:
     apart, so that they can be named instead of being overlooked.
     """
     return f"{MANAGED_BY}={MANAGER},{INSTANCE}={instance},{COMPONENT}={component}"
+
+
+def is_of_before(manifest: Mapping[str, Any], instance: str) -> bool:
+    """Tell whether an object is one of an older version, which knew no uid of the Namespace."""
+    marks = manifest["metadata"].get("labels") or {}
+    return (
+        marks.get(MANAGED_BY) == MANAGER
+        and marks.get(INSTANCE_BEFORE) == instance
+        and NAMESPACE_UID not in marks
+    )
+
+
+def selector_of_before(instance: str, component: str) -> str:
+    """Give the label selector of what an older version of this service made."""
+    own = f"{MANAGED_BY}={MANAGER},{INSTANCE_BEFORE}={instance},{COMPONENT}={component}"
+    return f"{own},!{NAMESPACE_UID}"

@@ -74,10 +74,12 @@ def why_left_secret_not_ours(raw: Manifest, whose: Installation) -> str:
 def why_record_not_ours(raw: Manifest, whose: Installation) -> str:
     """Say why a ConfigMap is no record of ours, by its metadata alone; empty where it is one.
 
-    Needs `{"metadata": {"name", "labels"}}`. What it holds is another question.
+    Needs `{"metadata": {"name", "labels"}}`. What it holds is another question. One of an older
+    version, without the Namespace's uid, is ours too: its name in this Namespace says so.
     """
     marks = _labels_of(raw)
-    if not labels.is_of(raw, whose) or marks.get(labels.COMPONENT) != labels.RECORD:
+    is_ours = labels.is_of(raw, whose) or labels.is_of_before(raw, whose.instance)
+    if not is_ours or marks.get(labels.COMPONENT) != labels.RECORD:
         return _STRANGE
     base = marks.get(labels.JOB_ID, "")
     if not JOB_NAME.fullmatch(base) or raw["metadata"]["name"] != id_names(base, "").record:

@@ -65,6 +65,7 @@ class Cache:
         )
         self._jobs: dict[str, Job] = {}
         self._foreign: dict[str, Foreign] = {}  # by name
+        self._of_before: list[Foreign] = []  # Jobs of older versions
         self._base_of: dict[str, str] = {}  # job uid -> job name
         self._pods: dict[str, dict[str, Pod]] = {}  # job uid -> pod uid -> pod
         self._job_of: dict[str, str] = {}  # pod uid -> uid of the job it was first believed for
@@ -257,8 +258,12 @@ class Cache:
         return True
 
     def foreign(self) -> list[Foreign]:
-        """Give the Jobs that our selector finds and that are not ours."""
-        return list(self._foreign.values())
+        """Give the Jobs that our selector finds and that are not ours, and those of before."""
+        return [*self._foreign.values(), *self._of_before]
+
+    def note_of_before(self, found: list[Foreign]) -> None:
+        """Note the Jobs that an older version made and that nobody follows any more."""
+        self._of_before = found
 
     def _known(self, old: Manifest | None, new: Manifest) -> Job | None:
         """Give what was read of a Job before, if its annotations are still the same."""

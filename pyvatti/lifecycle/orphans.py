@@ -20,6 +20,7 @@ from pyvatti.jobs import (
     why_secret_not_of,
 )
 from pyvatti.kube import JOBS, PODS, SECRETS, Kind
+from pyvatti.lifecycle.cache import Foreign
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.guards import Guards, Item
 from pyvatti.lifecycle.strangers import Strangers
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 LEAST_AGE = timedelta(hours=1)
 """How old a thing without a Job must be: whoever makes it may still be at work."""
+
+OF_BEFORE = "made by an older version: it must be finished before the upgrade"
 
 Why = Callable[[Manifest, Installation], str]
 
@@ -44,11 +47,17 @@ class Orphans:
         """Put labels back on Jobs of ours whose labels do not say so any more."""
         ours = labels.selector(self._doors.settings.instance, labels.DRIVER)
         listed = [*await self._listed(JOBS, labels.JOB_ID), *await self._listed(JOBS, ours)]
+        before = []
         for raw in {raw["metadata"]["uid"]: raw for raw in listed}.values():
-            if _may_be_edited(raw, self._doors.installation):
+            if _is_of_before(raw, self._doors.installation):
+                metadata = raw["metadata"]
+                before.append(Foreign(name=metadata["name"], uid=metadata["uid"], why=OF_BEFORE))
+            elif _may_be_edited(raw, self._doors.installation):
                 metadata = raw["metadata"]
                 item = Item("job", metadata["name"], metadata["uid"], JOBS)
                 await self._guards.run(item, partial(self._restore, raw))
+
+        self._doors.cache.note_of_before(before)
 
     async def _restore(self, raw: Manifest) -> None:
         metadata, whose = raw["metadata"], self._doors.installation
@@ -113,6 +122,13 @@ class Orphans:
             token = page.continue_
             if not token:
                 return found
+
+
+def _is_of_before(raw: Manifest, whose: Installation) -> bool:
+    """Tell whether an older version made a Job and has not let it go."""
+    held = labels.FINALIZER in (raw["metadata"].get("finalizers") or ())
+    is_driver = (raw["metadata"].get("labels") or {}).get(labels.COMPONENT) == labels.DRIVER
+    return held and is_driver and labels.is_of_before(raw, whose.instance)
 
 
 def _may_be_edited(raw: Manifest, whose: Installation) -> bool:

@@ -255,22 +255,25 @@ async def every(
     page: int = 500,
     patience: float | None = None,
 ) -> AsyncIterator[Manifest]:
-    """Give all records' metadata, page by page; memory holds one page.
+    """Give all records' metadata, page by page, those of older versions last.
 
-    They say that they are of a service of this name: tell copies apart with why_record_not_ours.
+    Memory holds one page. Records say that they are of a service of this name: tell copies apart
+    with why_record_not_ours.
     Raises TimeoutError when a single page takes longer than `patience` seconds.
     """
-    selector = labels.selector(instance, labels.RECORD)
-    for key, value in (extra or {}).items():
-        selector += f",{key}={value}"
-    token = ""
-    while True:
-        async with asyncio.timeout(patience):
-            listed = await client.list_page(
-                CONFIGMAPS, selector=selector, limit=page, continue_=token, metadata_only=True
-            )
-        for raw in listed.items:
-            yield raw
-        token = listed.continue_
-        if not token:
-            return
+    for selector in (labels.selector, labels.selector_of_before):
+        terms = [selector(instance, labels.RECORD)]
+        terms += [f"{key}={value}" for key, value in (extra or {}).items()]
+        token = None
+        while token != "":
+            async with asyncio.timeout(patience):
+                listed = await client.list_page(
+                    CONFIGMAPS,
+                    selector=",".join(terms),
+                    limit=page,
+                    continue_=token or "",
+                    metadata_only=True,
+                )
+            for raw in listed.items:
+                yield raw
+            token = listed.continue_
