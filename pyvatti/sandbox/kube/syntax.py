@@ -65,7 +65,10 @@ def check_segment(path: str, value: str) -> Causes:
 
 def check_prefix(check: Callable[[str, str], Causes], path: str, prefix: str) -> Causes:
     """Check a generateName as `check` does a name; only a dash may end it (maskTrailingDash)."""
-    masked = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+    masked = prefix
+    if len(prefix) > 1 and prefix.endswith("-"):
+        # Bytes, as in Kubernetes: half of a character may be left, which is no name
+        masked = prefix.encode()[:-2].decode(errors="replace") + "a"
     found = check(path, masked) if prefix else []
     return [(where, text.replace(f'"{masked}"', f'"{prefix}"', 1)) for where, text in found]
 
