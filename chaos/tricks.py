@@ -26,6 +26,7 @@ OTHER_UID = "99999999-0000-4000-8000-000000000000"
 SLOW = Plan(run_seconds=60)
 FIRST_WRITE = Kill(Point("any write", 8), Side.AFTER)
 KILLS = (None, FIRST_WRITE)
+BACKUP = "example.org/backup"
 HELD_SECONDS = 3.0  # how long a thing that must stay is watched
 Act = Callable[["Scene"], Awaitable[None]]
 
@@ -235,12 +236,21 @@ async def _squat_secret(scene: Scene) -> None:
 async def _hold_pod(scene: Scene) -> None:
     if await scene.at("Deployed"):
         for name in _pods(scene):
-            scene.patch(PODS, name, finalizers=["example.org/backup"])
+            scene.patch(PODS, name, finalizers=[*_finalizers(scene, name), BACKUP])
 
 
 async def _let_go_of_pod(scene: Scene) -> None:
     for name in _pods(scene):
-        scene.patch(PODS, name, finalizers=[])
+        held = [other for other in _finalizers(scene, name) if other != BACKUP]
+        scene.patch(PODS, name, finalizers=held)
+
+
+def _finalizers(scene: Scene, name: str) -> list[str]:
+    """Give a pod's finalizers; one is the Job controller's, which counts by it."""
+    world = scene.ground.world
+    pod = world.kube.store.find(PODS, world.namespace, name) or {"metadata": {}}
+    found: list[str] = pod["metadata"].get("finalizers") or []
+    return found
 
 
 def _pods(scene: Scene) -> list[str]:
