@@ -1,6 +1,7 @@
 """What Job and Pod objects say, however they were edited."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from builders import NAMES, T0, UID, at, ended, job, running
 
 from pyvatti import labels
 from pyvatti.jobs import (
+    add_notice,
     finalizer_patch,
     names_for,
     outbox_patch,
@@ -267,6 +269,19 @@ def test_last_words_of_a_container_lose_e_mail_addresses():
 
     assert end is not None
     assert end.message == "cannot read (redacted) gone"
+
+
+@pytest.mark.parametrize("ends_as", [State.SUCCEEDED, State.FAILED])
+def test_an_end_never_gets_the_number_of_a_deployed_that_somebody_broke_out_of_the_outbox(ends_as):
+    broken = replace(job(State.DEPLOYED), outbox=())
+    verdict = Verdict(state=ends_as, reason="Tested", message="It ended.")
+
+    outbox = add_notice(broken, verdict, at(9))
+
+    assert [(item.sequence, item.event, item.delivery) for item in outbox] == [
+        (1, Event.DEPLOYED, Delivery.DROPPED),
+        (2, Event(ends_as.lower()), Delivery.PENDING),
+    ]
 
 
 def test_names_of_everything_a_job_makes():

@@ -30,7 +30,7 @@ def add_notice(job: Job, verdict: Verdict, now: datetime) -> tuple[Notice, ...]:
             replace(notice, delivery=Delivery.DROPPED, settled_at=now)
             if notice.delivery is Delivery.PENDING
             else notice
-            for notice in kept
+            for notice in kept or _lost_deployed(job)
         )
     notice = Notice(
         sequence=len(kept) + 1,
@@ -40,6 +40,12 @@ def add_notice(job: Job, verdict: Verdict, now: datetime) -> tuple[Notice, ...]:
         trace_exit=verdict.trace_exit,
     )
     return (*kept, notice)
+
+
+def _lost_deployed(job: Job) -> tuple[Notice, ...]:
+    """Give the event of a running job whose outbox somebody broke: its number was told with it."""
+    at = job.transitions.get(State.DEPLOYED)
+    return (Notice(sequence=1, event=Event.DEPLOYED, at=at),) if at is not None else ()
 
 
 def transition_patch(job: Job, verdict: Verdict, now: datetime, witness: Pod | None) -> Manifest:
