@@ -128,10 +128,10 @@ def _state(exit_code: int | None, now: str) -> Manifest:
 
 
 def base_of(number: int) -> str:
-    """Give the name of a job's Job."""
+    """Name the Kubernetes Job of a launch: its id in lower case."""
     return parsed(number).job_id.lower()
 
 
 def names_of(number: int, namespace: str, uid: str) -> Names:
-    """Give the names of everything the Job with this uid makes."""
+    """Name everything that the Kubernetes Job with this uid makes."""
     return jobs.names_for(parsed(number).job_id, namespace, uid)

@@ -146,7 +146,7 @@ async def _take_over(fleet: Fleet, load: Load, old: Replica, began: float | None
 
 
 async def _leader(fleet: Fleet) -> Replica:
-    """Give the replica that leads; on a busy machine one may be deposed for a moment."""
+    """Wait for a replica that leads, and give it: a busy machine may have none for a moment."""
     await until(lambda: fleet.leader is not None)
     leader = fleet.leader
     if leader is None:

@@ -55,7 +55,7 @@ class Finding:
 
 
 def is_at_rest(world: World, base: str, *, accepted: bool) -> bool:
-    """Tell whether nothing more is going to happen to a job; what a stranger made says nothing."""
+    """Tell whether a job has ended and is cleaned up; objects that a stranger made do not count."""
     store, namespace = world.kube.store, world.namespace
     names = [(JOBS, base), (SECRETS, base), (SECRETS, f"{base}-transfer")]
     found = [store.find(kind, namespace, name) for kind, name in names]

@@ -92,7 +92,7 @@ class Scene:
         return version is not None and version.generation == generation
 
     def ours(self) -> dict[str, str]:
-        """Give the labels that the job's buckets carry, but for another Job's uid."""
+        """Give bucket labels like those of this job, with the uid of a Job that does not exist."""
         world = self.ground.world
         return {
             labels.BUCKET_MANAGED_BY: labels.MANAGER,

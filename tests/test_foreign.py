@@ -453,9 +453,8 @@ def test_a_request_is_learned_from_the_secret_of_this_very_job_alone():
     assert personal.of("u") is None
 
 
-def test_the_memory_of_requests_is_bounded(monkeypatch):
-    monkeypatch.setattr("pyvatti.lifecycle.personal.MOST_BYTES", 1000)
-    personal = Personal()
+def test_the_memory_of_requests_is_bounded():
+    personal = Personal(most_bytes=1000)
 
     for number in range(20):
         personal.learn(f"u{number}", secret_of(request(), f"u{number}"))

@@ -31,7 +31,8 @@ PAUSE = 30.0  # seconds between two looks for a Secret that could not be read
 class Personal:
     """Redactors of live jobs by the Job's uid, the least lately used dropped first."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._known: OrderedDict[str, Redactor] = OrderedDict()
         self._bytes = 0
         self._asked: dict[str, float] = {}  # uid -> when its Secret was asked for in vain
@@ -54,7 +55,7 @@ class Personal:
             return False
         self._known[uid] = redactor
         self._bytes += redactor.size
-        while self._bytes > MOST_BYTES and len(self._known) > 1:
+        while self._bytes > self._most_bytes and len(self._known) > 1:
             self.forget(next(iter(self._known)))
         return True
 
