@@ -1,7 +1,9 @@
 """Rows 1 to 7 of the informer's checklist: list, watch, resume, relist, silence."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from informer_following import A1, A2, A3, B1, IMPATIENT, LIMITS, QUIET, following, lists
@@ -110,6 +112,55 @@ async def test_row_3_object_made_anew_without_a_deletion_seen_is_another_object(
         await eventually(lambda: len(it.told) == 3)
 
         assert it.told == ["+a@1", "-a@1", "+a@8"]
+
+
+async def test_row_3_object_missing_from_a_stale_list_is_known_again_by_its_first_event(
+    tmp_path: Path,
+):
+    watches = [
+        stream(event("ADDED", B1), event("ERROR", status(410, "Expired"))),
+        stream(event("ADDED", B1), then="hang"),
+    ]
+    both = [lists(A1, version=1), lists(A1, version=1)]
+    async with following(tmp_path, LIST=both, WATCH=watches) as it:
+        await eventually(lambda: len(it.told) == 4)
+
+        assert it.told == ["+a@1", "+b@1", "-b@1", "+b@1"]
+        assert it.names == ["a", "b"]
+
+
+async def test_row_3_own_write_missing_from_a_stale_list_is_known_again_by_its_event(
+    tmp_path: Path,
+):
+    gate = asyncio.Event()
+
+    async def expire(request: Any) -> Any:
+        await gate.wait()
+        return await failure(410, "Expired")(request)
+
+    both = [lists(A1, version=1), lists(A1, version=1)]
+    watches = [expire, stream(event("ADDED", B1), then="hang")]
+    async with following(tmp_path, LIST=both, WATCH=watches) as it:
+        await it.informer.wait_synced()
+        it.informer.note_write(B1)
+        gate.set()
+        await eventually(lambda: len(it.told) == 4)
+
+        assert it.told == ["+a@1", "+b@1", "-b@1", "+b@1"]
+
+
+async def test_row_3_namesake_that_a_stale_list_does_not_know_yet_is_told_again(tmp_path: Path):
+    former, latter = job("a", 1, "u1"), job("a", 8, "u2")
+    watches = [
+        stream(event("ADDED", latter), event("ERROR", status(410, "Expired"))),
+        stream(event("DELETED", job("a", 7, "u1")), event("ADDED", latter), then="hang"),
+    ]
+    both = [lists(former, version=5), lists(former, version=5)]
+    async with following(tmp_path, LIST=both, WATCH=watches) as it:
+        await eventually(lambda: len(it.told) == 7)
+
+        assert it.told[3:] == ["-a@8", "+a@1", "-a@7", "+a@8"]
+        assert it.version("a") == "8"
 
 
 async def test_row_3_repeated_events_change_nothing(tmp_path: Path):

@@ -76,7 +76,6 @@ class Store:
         listed_by_name = {name_of(obj): obj for obj in listed}
         recent = {name for name, written in self._written.items() if written.order > mark}
         self._written = {name: self._written[name] for name in recent}
-        # A list may be older than what the watch showed: its events may come once more.
         self._seen = {}
         changes: list[Change] = []
         for name in [name for name in self._objects if name not in listed_by_name]:
@@ -87,6 +86,8 @@ class Store:
                 self._written.pop(name, None)
                 self._remember(name, version_of(obj))
                 changes += self._put(name, obj)
+        # A list may be older than what the watch showed: its events come once more, and count.
+        self._gone = OrderedDict.fromkeys(self._gone, ())
         return changes
 
     def apply(self, type_: str, obj: Manifest, now: float) -> list[Change]:
@@ -111,7 +112,8 @@ class Store:
         known = self._objects.get(name)
         if known is not None and uid_of(known) == uid:
             return version_of(known)
-        return self._gone.get(uid, ("",))[-1]
+        left = self._gone.get(uid)
+        return left[-1] if left else ""
 
     def note(self, obj: Manifest, now: float) -> list[Change]:
         """Take the answer of an own write: visible at once, older watch events are skipped."""
