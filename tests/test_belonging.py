@@ -9,6 +9,7 @@ from pyvatti import labels
 from pyvatti.jobs import (
     why_left_pod_not_ours,
     why_left_secret_not_ours,
+    why_not_ours,
     why_pod_not_of,
     why_secret_not_of,
 )
@@ -37,6 +38,38 @@ OTHERS = {
     "of another program": {labels.MANAGED_BY: "helm"},
     "of another id than its name's": {labels.JOB_ID: "intp00000000778"},
 }
+
+
+HASHED = {labels.REQUEST_HASH: "0" * 64}
+ACCEPTED = {labels.TRANSITIONS: '{"Requested": "2026-01-01T00:00:00Z"}'}
+
+
+@pytest.mark.parametrize(
+    ("changes", "annotations", "is_ours"),
+    [
+        pytest.param({}, HASHED, True, id="launched"),
+        pytest.param({}, ACCEPTED, True, id="accepted, its hash edited away"),
+        pytest.param({}, ACCEPTED | {labels.REQUEST_HASH: "x"}, True, id="accepted, an odd hash"),
+        pytest.param({}, {}, False, id="without a word of a launch"),
+        pytest.param({}, {labels.REQUEST_HASH: "x"}, False, id="an odd hash alone"),
+        *(
+            pytest.param(changes, HASHED | ACCEPTED, False, id=what)
+            for what, changes in OTHERS.items()
+        ),
+    ],
+)
+def test_whose_job_it_is(changes, annotations, is_ours):
+    job = {
+        "metadata": {
+            "name": BASE,
+            "namespace": INSTALLATION.namespace,
+            "uid": UID,
+            "resourceVersion": "1",
+            "labels": OWN | changes,
+            "annotations": annotations,
+        }
+    }
+    assert (not why_not_ours(job, INSTALLATION)) is is_ours
 
 
 @pytest.mark.parametrize(

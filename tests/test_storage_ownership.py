@@ -1,6 +1,7 @@
 """Whose bucket is it: everything that must fit, one property at a time, on a real socket."""
 
 import asyncio
+import copy
 import json
 from datetime import timedelta
 from functools import partial
@@ -121,7 +122,7 @@ async def test_bucket_made_otherwise_is_not_taken_but_still_cleaned(
     async with joined() as (door, service):
         await create_work(door)
         bucket = fill(service)
-        whole = {**bucket.properties, **changes}
+        whole = {**bucket.properties, **copy.deepcopy(changes)}
         bucket.properties = {key: value for key, value in whole.items() if value is not None}
 
         with pytest.raises(NotOurs, match=said):
@@ -132,6 +133,28 @@ async def test_bucket_made_otherwise_is_not_taken_but_still_cleaned(
 
         assert untouched
         assert WORK not in service.buckets
+
+
+@pytest.mark.parametrize(("changes", "said"), MISMADE)
+async def test_empty_bucket_made_otherwise_is_made_anew_unless_it_may_keep_something(
+    changes: dict[str, Any], said: str
+):
+    async with joined() as (door, service):
+        await create_work(door)
+        bucket = service.buckets[WORK]
+        whole = {**bucket.properties, **copy.deepcopy(changes)}
+        bucket.properties = {key: value for key, value in whole.items() if value is not None}
+
+        keeps = "softDeletePolicy" in changes
+        with pytest.raises(NotOurs if keeps else Unavailable, match=said):
+            await create_work(door)
+        if keeps:
+            assert service.buckets[WORK] is bucket
+            return
+        await create_work(door)
+
+        assert service.buckets[WORK].properties["location"] == "EUROPE-WEST2"
+        assert list(service.buckets) == [WORK]
 
 
 async def test_labels_and_rules_that_somebody_added_or_turned_round_change_nothing():
@@ -158,18 +181,19 @@ async def test_longer_name_in_the_list_is_another_bucket():
         assert list(service.buckets) == [f"{WORK}-x"]
 
 
-async def test_only_what_this_call_made_is_withdrawn():
+async def test_what_could_not_be_withdrawn_is_removed_by_the_next_call():
     async with joined() as (door, service):
         service.force_policy({"location": "US"})
         service.faults.add("DELETE", "/b/", "status", count=1, status=403, body=refusal(403))
 
         with pytest.raises(Rejected, match=r"location is US.*; and it stays: delete bucket"):
             await create_work(door)
-        with pytest.raises(NotOurs, match="location is US"):
+        with pytest.raises(Unavailable, match="is made anew: location is US"):
+            await create_work(door)
+        with pytest.raises(Rejected, match="location is US"):
             await create_work(door)
 
-        assert list(service.buckets) == [WORK]
-        assert service.counters["buckets.delete"] == 0
+        assert service.buckets == {}
 
 
 async def test_bucket_that_somebody_changed_since_it_was_made_is_not_withdrawn():

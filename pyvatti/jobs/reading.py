@@ -105,7 +105,8 @@ class _Annotations:
 def why_not_ours(raw: Manifest, installation: Installation) -> str:
     """Say why a Job that our selector finds is not this installation's; empty where it is.
 
-    A copy, a Job restored elsewhere and a forged one say another Namespace or another id.
+    A copy, a Job restored elsewhere and a forged one say another Namespace or another id. One that
+    was accepted stays ours without its request's hash, which anybody may edit away.
     """
     metadata = raw["metadata"]
     marks = metadata.get("labels") or {}
@@ -120,7 +121,8 @@ def why_not_ours(raw: Manifest, installation: Installation) -> str:
         return "its name is no job id"
     if marks.get(labels.JOB_ID) != metadata["name"]:
         return "label job-id does not agree with its name"
-    if not REQUEST_HASH.fullmatch((metadata.get("annotations") or {}).get(labels.REQUEST_HASH, "")):
+    request_hash = (metadata.get("annotations") or {}).get(labels.REQUEST_HASH, "")
+    if not REQUEST_HASH.fullmatch(request_hash) and not read_job(raw).is_marked:
         return "annotation request-hash is missing or no hash"
     return ""
 

@@ -64,8 +64,10 @@ class Storage:
         """Create the bucket with all its protection in one call; ours already: success.
 
         Raises NotOurs, touching nothing, if a bucket of this name is not in our project's own
-        list, not labelled as this job's, or not protected as we make it. Raises Rejected if the
-        server changed the protection of what this very call made; only that is deleted again.
+        list or not labelled as this job's, or if something is in one that is not protected as we
+        make it. An empty one, made under other settings, is deleted: Unavailable, and the next
+        call makes it anew. Raises Rejected if the server changed the protection of what this very
+        call made; only that is deleted again.
         Not retried here: after a lost answer (Unavailable) the next call finds the bucket.
         """
         days, location = expiry_days(self._settings, purpose), self._settings.gcp_location
@@ -78,12 +80,13 @@ class Storage:
             seen = await self._buckets.look(name)
         if seen is None:
             raise Unavailable(f"bucket {name}: exists and is missing at once")
-        problems = misfits(seen, owner) + deviations(seen, location, days)
-        if not problems:
-            return
-        if made is None:
-            raise not_ours(name, problems)
-        await self._withdraw(name, made, problems)
+        strange, otherwise = misfits(seen, owner), deviations(seen, location, days)
+        if made is not None and (strange or otherwise):
+            await self._withdraw(name, made, strange + otherwise)
+        if strange:
+            raise not_ours(name, strange + otherwise)
+        if otherwise:
+            await self._unmake(seen, otherwise)
 
     async def empty_bucket(self, name: str, *, owner: Owner) -> bool:
         """Empty the bucket of this job and say whether there is one. Raises as delete_bucket.
@@ -205,6 +208,16 @@ class Storage:
     async def _find(self, name: str, owner: Owner) -> Seen | None:
         is_deleted = (name, owner.job_uid) in self._deleted
         return await find_ours(self._buckets, name, owner, is_deleted=is_deleted)
+
+    async def _unmake(self, seen: Seen, problems: list[str]) -> None:
+        """Delete our bucket that was made otherwise if it never held anything; raises always."""
+        if seen.soft_delete_seconds != 0:
+            raise not_ours(seen.name, problems)  # what was in it may still be there
+        try:
+            await self._buckets.delete(seen.name, metageneration=seen.metageneration)
+        except (AlreadyExists, Conflict) as exc:
+            raise not_ours(seen.name, problems) from exc
+        raise Unavailable(trim(f"bucket {seen.name}: is made anew: {'; '.join(problems)}"))
 
     async def _withdraw(self, name: str, made: int, problems: list[str]) -> None:
         """Delete the empty bucket that this call made, unless it changed since; raise Rejected."""
