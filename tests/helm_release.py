@@ -39,6 +39,12 @@ TOKEN_REQUEST = {
     "kind": "TokenRequest",
     "spec": {"expirationSeconds": 3600},
 }
+# What a plain cluster has no kinds for.
+PLAIN: dict[str, Any] = {
+    "priorityClassName": "",
+    "metrics": {"serviceMonitor": {"enabled": False}, "prometheusRule": {"enabled": False}},
+    "httpRoute": {"enabled": False},
+}
 # Made by the cluster itself or by nobody's release.
 ALWAYS_THERE = {
     *(("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")),

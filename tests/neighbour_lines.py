@@ -20,13 +20,13 @@ DRIP = 512  # bytes sent at a time on a slow line
 
 
 class Line:
-    """`async with Line(port) as line`: whatever is said to `line.port` reaches `port`.
+    """`async with Line(port) as line`: whatever is said to `line.port` of `host` reaches `port`.
 
     `harmed` counts the connections that met a fault.
     """
 
-    def __init__(self, port: int) -> None:
-        self.port = 0
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.port, self.host = 0, host
         self.harmed = 0
         self._target = port
         self._state: Literal["good", "silent", "slow"] = "good"
@@ -83,7 +83,7 @@ class Line:
             await self._listen()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

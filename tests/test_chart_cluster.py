@@ -15,7 +15,7 @@ import pytest
 import yaml
 from chart_tools import CHART, HELM_3, HELM_4, Source
 from cluster_stage import BRIEF, ClusterStage, kubeconfig_of
-from helm_release import TOKEN_REQUEST, run_helm, serving, values_for, variables_of
+from helm_release import PLAIN, TOKEN_REQUEST, run_helm, serving, values_for, variables_of
 from kube_cluster import Body, Cluster
 from stage import launch_body
 
@@ -25,12 +25,6 @@ pytest_plugins = ("kube_fixtures",)
 pytestmark = pytest.mark.cluster
 
 HELMS = [pytest.param(HELM_3, id="helm 3"), pytest.param(HELM_4, id="helm 4")]
-PLAIN: dict[str, Any] = {
-    "replicas": 0,
-    "priorityClassName": "",
-    "metrics": {"serviceMonitor": {"enabled": False}, "prometheusRule": {"enabled": False}},
-    "httpRoute": {"enabled": False},
-}
 # (API, resource) of what the chart installs under the release's own name
 KINDS = {
     "Deployment": ("apps/v1", "deployments"),
@@ -64,7 +58,9 @@ class Installation:
         given = self.world.environment(self.folder) | BRIEF | image | {"BUCKET_INTERVAL": "0.1"}
         del given["DRIVER_SERVICE_ACCOUNT"]  # the chart's own
         file = self.folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values_for(given, scenario, PLAIN | changes)))
+        file.write_text(
+            yaml.safe_dump(values_for(given, scenario, PLAIN | {"replicas": 0} | changes))
+        )
         await self.helm("upgrade", "--install", self.name, str(CHART), "--values", str(file))
 
     async def find(self, kind: str, name: str = "") -> Body | None:
