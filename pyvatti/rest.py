@@ -91,8 +91,8 @@ class Rest:
     ) -> Response:
         """Send one request with a JSON body and give any answer.
 
-        Raises Unavailable where there is none: refused, unknown host, timeout, cut, too large;
-        Deposed.
+        Raises Unavailable where there is none: refused, unknown host, timeout, or a success that
+        was cut or is too large; Deposed. Of an error the body may be cut.
         """
         kind = {"Content-Type": "application/json"} if body is not None else {}
         try:
@@ -104,34 +104,44 @@ class Rest:
                 headers={**kind, **(headers or {})},
                 extensions={"trace": _ask_fence},
             )
-            async with asyncio.timeout(self._timeouts.total):
-                return await self._exchange(request)
+            return await self._exchange(request)
         # OSError: timeouts, and what a transport does not map; ValueError: a nonsensical header
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
             said = self._clean(str(exc)) or "no answer in time"
             raise Unavailable(f"{method} {path}: {type(exc).__name__}: {said}") from exc
 
     async def _exchange(self, request: httpx.Request) -> Response:
-        answer = await self._client.send(request, stream=True)
+        deadline = asyncio.get_running_loop().time() + self._timeouts.total
+        async with asyncio.timeout_at(deadline):
+            answer = await self._client.send(request, stream=True)
+        body, is_whole = bytearray(), True
         try:
-            body = bytearray()
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > self._body_limit:
-                    raise Unavailable(
-                        f"{request.method} {request.url.path}: "
-                        f"the answer is larger than {self._body_limit} bytes"
-                    )
+            async with asyncio.timeout_at(deadline):
+                await self._read_into(body, answer)
+        except (httpx.HTTPError, httpx.StreamError, OSError, Unavailable):
+            if is_success(answer.status_code):
+                raise
+            is_whole = False  # its status and Retry-After stand, whatever became of its words
         finally:
             await answer.aclose()
         return Response(
             status=answer.status_code,
             body=bytes(body),
             text=self._clean(
-                body[:LOOKED_AT].decode(errors="replace"), is_cut=len(body) > LOOKED_AT
+                body[:LOOKED_AT].decode(errors="replace"),
+                is_cut=len(body) > LOOKED_AT or not is_whole,
             ),
             retry_after=retry_after(answer.headers),
         )
+
+    async def _read_into(self, body: bytearray, answer: httpx.Response) -> None:
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > self._body_limit:
+                raise Unavailable(
+                    f"{answer.request.method} {answer.request.url.path}: "
+                    f"the answer is larger than {self._body_limit} bytes"
+                )
 
     def _clean(self, text: str, *, is_cut: bool = False) -> str:
         return trim(self._redactor(text, is_cut=is_cut), is_cut=is_cut)

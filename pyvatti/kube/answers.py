@@ -144,9 +144,10 @@ def error_for(
         text = f"{text}: {words}" if words else text
     wait = _asked_pause(headers, detail)
     if status == 403:
-        return _forbidden(detail or {}, text)
+        return _forbidden(detail or {}, text, wait)
     if status == 409:
-        return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
+        taken = AlreadyExists if reason == "AlreadyExists" else Conflict
+        return taken(text, retry_after=wait)
     simple = {401: Unauthenticated, 410: Expired}.get(status)
     if simple is not None:
         return simple(text, retry_after=wait)
@@ -157,7 +158,7 @@ def error_for(
         return Rejected(text)
     # Only a 404 that names what is missing is about an object; others are about the path.
     is_definite = reason == "NotFound" and _part(detail, "details").get("name")
-    return NotFound(text) if is_definite else Unavailable(text)
+    return NotFound(text) if is_definite else Unavailable(text, retry_after=wait)
 
 
 def _beginning(body: bytes) -> str:
@@ -182,7 +183,7 @@ def _status(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and value.get("kind") == "Status" else None
 
 
-def _forbidden(detail: dict[str, Any], text: str) -> PyvattiError:
+def _forbidden(detail: dict[str, Any], text: str, wait: float | None) -> PyvattiError:
     """Tell apart the three meanings of 403 (apiserver: plugin/pkg/admission)."""
     causes = _part(detail, "details").get("causes")
     message = str(detail.get("message") or "")
@@ -192,7 +193,8 @@ def _forbidden(detail: dict[str, Any], text: str) -> PyvattiError:
     )
     if terminating or "because it is being terminated" in message:
         return NamespaceTerminating(text)
-    return QuotaExceeded(text) if "exceeded quota" in message else Denied(text)
+    kind = QuotaExceeded if "exceeded quota" in message else Denied
+    return kind(text, retry_after=wait)
 
 
 def _asked_pause(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:

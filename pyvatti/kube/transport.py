@@ -210,10 +210,11 @@ class Transport:
         if 200 <= response.status < 300:
             return None
         body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > ERROR_BODY_LIMIT:
-                break
+        with suppress(aiohttp.ClientError, OSError, ValueError):  # its status says enough
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > ERROR_BODY_LIMIT:
+                    break
         return error_for(
             response.status,
             response.headers,
