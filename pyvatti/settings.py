@@ -252,6 +252,9 @@ class Settings(BaseSettings):
     accept_grace: Seconds = Field(
         timedelta(minutes=10), description="Age at which a half accepted job is withdrawn"
     )
+    denial_grace: Seconds = Field(
+        timedelta(minutes=10), description="How long the cluster's policy may deny a launch"
+    )
     sweep_interval: Seconds = Field(
         timedelta(hours=1), description="Time between two searches for leftovers"
     )

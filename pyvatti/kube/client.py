@@ -73,8 +73,8 @@ class Page:
 class KubeClient:
     """All requests to the API server, in one namespace.
 
-    Every method raises Unavailable (Denied, QuotaExceeded) or Rejected (NamespaceTerminating)
-    where nothing else is said.
+    Every method raises Unavailable (Denied, QuotaExceeded, PolicyDenied) or Rejected
+    (NamespaceTerminating) where nothing else is said.
     """
 
     def __init__(self, transport: Transport, namespace: str) -> None:

@@ -23,6 +23,7 @@ from pyvatti.kube.answers import Idle, Unauthenticated, error_for
 from pyvatti.kube.backoff import Backoff
 from pyvatti.kube.credentials import TOKEN, Credentials
 from pyvatti.kube.generated import ApiClient, ApiException
+from pyvatti.redaction import Redactor
 from pyvatti.telemetry import counted
 
 log = structlog.get_logger(__name__)
@@ -108,8 +109,8 @@ class Transport:
     async def exchange(self, call: Call) -> bytes:
         """Give the body of a 2xx answer within `limits.total` seconds.
 
-        Raises our errors: Unavailable (Denied, QuotaExceeded), Conflict (AlreadyExists), Rejected
-        (NotFound, NamespaceTerminating), Expired, Deposed.
+        Raises our errors: Unavailable (Denied, QuotaExceeded, PolicyDenied), Conflict
+        (AlreadyExists), Rejected (NotFound, NamespaceTerminating), Expired, Deposed.
         """
         deadline = time.monotonic() + self.limits.total
         backoff = Backoff(
@@ -220,7 +221,7 @@ class Transport:
             response.headers,
             bytes(body),
             target=call.target,
-            private=call.private,
+            private=_values_of(call.body) if call.private else None,
         )
 
     def _log_warnings(self, call: Call, response: aiohttp.ClientResponse) -> None:
@@ -256,6 +257,12 @@ class _FencedRequest(aiohttp.ClientRequest):
 def _as_is(value: Any) -> Any:
     """Take the place of the client's copying of models to JSON: all we send is plain JSON."""
     return value
+
+
+def _values_of(secret: dict[str, Any] | None) -> Redactor:
+    """Give what takes the values of a Secret out of a text."""
+    parts = [(secret or {}).get(key) or {} for key in ("data", "stringData")]
+    return Redactor(str(value) for part in parts for value in part.values())
 
 
 def proxy_for(url: str) -> str | None:
