@@ -65,6 +65,7 @@ class Backend:
             token=settings.notify_token.get_secret_value().strip(),
             timeouts=timeouts or Timeouts(total=20.0),
             body_limit=BODY_LIMIT,
+            authorities=settings.extra_ca_file,
             transport=transport,
         )
         self._path = settings.notify_status_path

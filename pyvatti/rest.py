@@ -16,6 +16,7 @@ import httpx
 from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
 from pyvatti.redaction import Redactor
+from pyvatti.ways import proxy_for, trust
 
 LOOKED_AT = 4096  # bytes of an answer that may be told
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer about one job
@@ -54,9 +55,13 @@ class Response:
 
 
 class Rest:
-    """Calls to one neighbour with one credential. Redirects are answers: they are not followed."""
+    """Calls to one neighbour with one credential. Redirects are answers: they are not followed.
 
-    def __init__(
+    `authorities` is a PEM file of further ones that may have signed its certificate. Raises
+    ConfigurationError where that, or the proxy of the environment, cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword per property of a neighbour
         self,
         base_url: str,
         *,
@@ -64,11 +69,19 @@ class Rest:
         token: str,
         timeouts: Timeouts,
         body_limit: int,
+        authorities: str = "",
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._redactor = Redactor([token])
         self._timeouts = timeouts
         self._body_limit = body_limit
+        trusted: Any = True
+        proxy = None
+        if transport is None:
+            trusted = trust(httpx.create_ssl_context(), authorities)
+            if address := proxy_for(base_url):
+                is_tls = address.startswith("https:")
+                proxy = httpx.Proxy(address, ssl_context=trusted if is_tls else None)
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -78,6 +91,9 @@ class Rest:
             },
             timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
             transport=transport,
+            proxy=proxy,
+            verify=trusted,
+            trust_env=False,  # its reading of NO_PROXY knows no networks
         )
 
     async def call(

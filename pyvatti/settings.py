@@ -272,6 +272,10 @@ class Settings(BaseSettings):
         description="Longest clean-up after SIGTERM while the namespace is being deleted",
     )
 
+    extra_ca_file: str = Field(
+        "", description="PEM file of further authorities, trusted at all four neighbours"
+    )
+
     # Defined by their libraries; read here so that start-up can speak about them
     storage_emulator_host: str = Field("", description="Address of a Cloud Storage stand-in")
     kubeconfig: str = Field(
