@@ -27,7 +27,7 @@ from pyvatti.telemetry import counted, metrics
 BODY_LIMIT = 2**20  # bytes
 TRACE_NAME_LIMIT = 512  # characters
 WIRE_ID = re.compile(r"INTP[0-9]{1,11}")
-ALREADY_STORED = b"already exists"
+ALREADY_STORED = "already exists"
 
 
 class Answer(StrEnum):
@@ -65,6 +65,7 @@ class Backend:
             token=settings.notify_token.get_secret_value().strip(),
             timeouts=timeouts or Timeouts(total=20.0),
             body_limit=BODY_LIMIT,
+            authorities=settings.extra_ca_file,
             transport=transport,
         )
         self._path = settings.notify_status_path
@@ -148,14 +149,34 @@ def utc_time(moment: datetime) -> str:
 def judge(response: Response) -> Answer:
     """Say what an answer means.
 
-    Error bodies are a JSON string holding JSON text, so the raw bytes are searched. An HTML page
-    is a gateway's or a login's, never the backend's word: a wrong route.
+    Only the backend itself can end a delivery, by 200 or by a refusal in its own form. An HTML page
+    is a gateway's or a login's, a wrong route; a 400 or 404 of any other form is somebody else's,
+    such as an ingress whose backend is just being replaced.
     """
     status = response.status
     if status in (408, 425, 429) or not (is_success(status) or 400 <= status < 500):
         return Answer.RETRY
     if response.is_page:
         return Answer.RETRY_SLOWLY
-    if is_success(status) or (status == 400 and ALREADY_STORED in response.body):
+    if is_success(status):
         return Answer.DELIVERED
-    return Answer.DEAD if status in (400, 404) else Answer.RETRY_SLOWLY
+    if status not in (400, 404):
+        return Answer.RETRY_SLOWLY
+    said = own_words(response.body)
+    if said is None:
+        return Answer.RETRY
+    return Answer.DELIVERED if status == 400 and ALREADY_STORED in said else Answer.DEAD
+
+
+def own_words(content: bytes) -> str | None:
+    """Read an error body of the backend, a JSON string that holds `{"errorMessage": "…"}` as text.
+
+    None for every other form: then something on the way to it has answered.
+    """
+    try:
+        text = json.loads(content)
+        said = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    message = said.get("errorMessage") if isinstance(said, dict) else None
+    return message if isinstance(message, str) else None

@@ -186,7 +186,9 @@ async def run_stack(
             )
             async with serve_in_loop(settings, port) as url:
                 timeout = httpx.Timeout(10.0)
-                async with httpx.AsyncClient(base_url=url, timeout=timeout) as client:
+                async with httpx.AsyncClient(
+                    base_url=url, timeout=timeout, trust_env=False
+                ) as client:
                     await _wait_ready(client)
                     yield Running(world, url, client)
 

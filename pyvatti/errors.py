@@ -6,7 +6,8 @@ PyvattiError
 │   ├── Unavailable         a neighbour does not answer, or not usefully
 │   │   ├── RateLimited     it wants fewer calls
 │   │   └── Denied          it refuses our credentials or permissions for now
-│   │       └── QuotaExceeded   nothing is left of an object quota
+│   │       ├── QuotaExceeded   nothing is left of an object quota
+│   │       └── PolicyDenied    a policy of the cluster refuses this object for now
 │   ├── Conflict            somebody else wrote first: read again
 │   │   └── AlreadyExists   the name is taken
 │   └── Deposed             this replica no longer leads: nothing was sent
@@ -73,6 +74,17 @@ class Denied(Unavailable):
 
 class QuotaExceeded(Denied):
     """An object quota of the namespace is used up: something must go first."""
+
+
+class PolicyDenied(Denied):
+    """An admission webhook or policy of the cluster refuses this very object; policies change.
+
+    `words` are its own, trimmed.
+    """
+
+    def __init__(self, message: str, *, words: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.words = words
 
 
 class Conflict(TransientError):

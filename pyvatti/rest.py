@@ -16,6 +16,7 @@ import httpx
 from pyvatti import __version__, fence
 from pyvatti.errors import Denied, Unavailable, trim
 from pyvatti.redaction import Redactor
+from pyvatti.ways import proxy_for, trust
 
 LOOKED_AT = 4096  # bytes of an answer that may be told
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a neighbour may not silence us for longer about one job
@@ -54,9 +55,13 @@ class Response:
 
 
 class Rest:
-    """Calls to one neighbour with one credential. Redirects are answers: they are not followed."""
+    """Calls to one neighbour with one credential. Redirects are answers: they are not followed.
 
-    def __init__(
+    `authorities` is a PEM file of further ones that may have signed its certificate. Raises
+    ConfigurationError where that, or the proxy of the environment, cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword per property of a neighbour
         self,
         base_url: str,
         *,
@@ -64,11 +69,19 @@ class Rest:
         token: str,
         timeouts: Timeouts,
         body_limit: int,
+        authorities: str = "",
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._redactor = Redactor([token])
         self._timeouts = timeouts
         self._body_limit = body_limit
+        trusted: Any = True
+        proxy = None
+        if transport is None:
+            trusted = trust(httpx.create_ssl_context(), authorities)
+            if address := proxy_for(base_url):
+                is_tls = address.startswith("https:")
+                proxy = httpx.Proxy(address, ssl_context=trusted if is_tls else None)
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -78,6 +91,9 @@ class Rest:
             },
             timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
             transport=transport,
+            proxy=proxy,
+            verify=trusted,
+            trust_env=False,  # its reading of NO_PROXY knows no networks
         )
 
     async def call(
@@ -91,8 +107,8 @@ class Rest:
     ) -> Response:
         """Send one request with a JSON body and give any answer.
 
-        Raises Unavailable where there is none: refused, unknown host, timeout, cut, too large;
-        Deposed.
+        Raises Unavailable where there is none: refused, unknown host, timeout, or a success that
+        was cut or is too large; Deposed. Of an error the body may be cut.
         """
         kind = {"Content-Type": "application/json"} if body is not None else {}
         try:
@@ -104,34 +120,44 @@ class Rest:
                 headers={**kind, **(headers or {})},
                 extensions={"trace": _ask_fence},
             )
-            async with asyncio.timeout(self._timeouts.total):
-                return await self._exchange(request)
+            return await self._exchange(request)
         # OSError: timeouts, and what a transport does not map; ValueError: a nonsensical header
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
             said = self._clean(str(exc)) or "no answer in time"
             raise Unavailable(f"{method} {path}: {type(exc).__name__}: {said}") from exc
 
     async def _exchange(self, request: httpx.Request) -> Response:
-        answer = await self._client.send(request, stream=True)
+        deadline = asyncio.get_running_loop().time() + self._timeouts.total
+        async with asyncio.timeout_at(deadline):
+            answer = await self._client.send(request, stream=True)
+        body, is_whole = bytearray(), True
         try:
-            body = bytearray()
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > self._body_limit:
-                    raise Unavailable(
-                        f"{request.method} {request.url.path}: "
-                        f"the answer is larger than {self._body_limit} bytes"
-                    )
+            async with asyncio.timeout_at(deadline):
+                await self._read_into(body, answer)
+        except (httpx.HTTPError, httpx.StreamError, OSError, Unavailable):
+            if is_success(answer.status_code):
+                raise
+            is_whole = False  # its status and Retry-After stand, whatever became of its words
         finally:
             await answer.aclose()
         return Response(
             status=answer.status_code,
             body=bytes(body),
             text=self._clean(
-                body[:LOOKED_AT].decode(errors="replace"), is_cut=len(body) > LOOKED_AT
+                body[:LOOKED_AT].decode(errors="replace"),
+                is_cut=len(body) > LOOKED_AT or not is_whole,
             ),
             retry_after=retry_after(answer.headers),
         )
+
+    async def _read_into(self, body: bytearray, answer: httpx.Response) -> None:
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > self._body_limit:
+                raise Unavailable(
+                    f"{answer.request.method} {answer.request.url.path}: "
+                    f"the answer is larger than {self._body_limit} bytes"
+                )
 
     def _clean(self, text: str, *, is_cut: bool = False) -> str:
         return trim(self._redactor(text, is_cut=is_cut), is_cut=is_cut)

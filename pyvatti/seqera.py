@@ -68,6 +68,7 @@ class Seqera:
             token=settings.tower_token.get_secret_value().strip(),
             timeouts=timeouts or Timeouts(),
             body_limit=PAGE_LIMIT,
+            authorities=settings.extra_ca_file,
             transport=transport,
         )
         workspace = settings.tower_workspace

@@ -252,6 +252,9 @@ class Settings(BaseSettings):
     accept_grace: Seconds = Field(
         timedelta(minutes=10), description="Age at which a half accepted job is withdrawn"
     )
+    denial_grace: Seconds = Field(
+        timedelta(minutes=10), description="How long the cluster's policy may deny a launch"
+    )
     sweep_interval: Seconds = Field(
         timedelta(hours=1), description="Time between two searches for leftovers"
     )
@@ -267,6 +270,10 @@ class Settings(BaseSettings):
     stop_grace: Seconds = Field(
         timedelta(seconds=560),
         description="Longest clean-up after SIGTERM while the namespace is being deleted",
+    )
+
+    extra_ca_file: str = Field(
+        "", description="PEM file of further authorities, trusted at all four neighbours"
     )
 
     # Defined by their libraries; read here so that start-up can speak about them

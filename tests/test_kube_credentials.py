@@ -29,7 +29,6 @@ from pyvatti.errors import (
 from pyvatti.kube import JOBS, KubeClient
 from pyvatti.kube.credentials import Credentials
 from pyvatti.kube.generated import ApiClient, ApiException
-from pyvatti.kube.transport import proxy_for
 from pyvatti.settings import Settings
 
 # Configuration and credentials
@@ -102,32 +101,6 @@ async def test_proxy_of_the_environment_is_used_unless_it_says_otherwise(
                 await client.get(JOBS, "a")
 
     assert [request.path.rpartition("/")[2] for request in proxy.requests] == asked
-
-
-@pytest.mark.parametrize(
-    ("host", "exceptions", "direct"),
-    [
-        pytest.param("api.invalid", "", False, id="proxy"),
-        pytest.param("127.0.0.1", "", True, id="this machine by address"),
-        pytest.param("[::1]", "", True, id="this machine by IPv6 address"),
-        pytest.param("localhost", "", True, id="this machine by name"),
-        pytest.param("10.96.0.1", "example.org,10.96.0.0/12", True, id="network of the services"),
-        pytest.param("192.0.2.1", "10.96.0.0/12", False, id="another network"),
-        pytest.param("api.invalid", "10.96.0.0/12,nonsense/x", False, id="no network"),
-    ],
-)
-def test_exceptions_from_the_proxy_are_those_of_programs_in_go(
-    monkeypatch: pytest.MonkeyPatch,
-    host: str,
-    exceptions: str,
-    direct: bool,  # noqa: FBT001 - a row
-):
-    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
-    monkeypatch.setenv("no_proxy", exceptions)
-
-    found = proxy_for(f"https://{host}:6443")
-
-    assert found == (None if direct else "http://proxy.invalid:3128")
 
 
 async def test_token_that_no_header_can_carry_is_our_error(tmp_path: Path):

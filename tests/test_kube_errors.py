@@ -29,6 +29,7 @@ from pyvatti.errors import (
     Denied,
     NamespaceTerminating,
     NotFound,
+    PolicyDenied,
     PyvattiError,
     QuotaExceeded,
     Rejected,
@@ -287,3 +288,91 @@ async def test_each_warning_of_the_server_is_logged_once(tmp_path: Path):
     assert [entry["warning"] for entry in logs if entry["event"] == "kubernetes warns"] == [
         '299 - "would violate PodSecurity"'
     ]
+
+
+# Admission webhooks and policies
+
+WEBHOOK = 'admission webhook "policy.example.org" denied the request: label owner is missing'
+POLICY = "ValidatingAdmissionPolicy 'owners' with binding 'all' denied request: no owner"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        pytest.param(403, WEBHOOK, WEBHOOK, id="webhook"),
+        pytest.param(400, WEBHOOK, WEBHOOK, id="webhook with 400"),
+        pytest.param(409, WEBHOOK, WEBHOOK, id="webhook with 409"),
+        pytest.param(500, WEBHOOK, WEBHOOK, id="webhook with 500"),
+        pytest.param(
+            403,
+            'admission webhook "w" denied the request without explanation',
+            'admission webhook "w" denied the request without explanation',
+            id="webhook without words",
+        ),
+        pytest.param(
+            403,
+            f"{WEBHOOK}: exceeded quota: q",
+            f"{WEBHOOK}: exceeded quota: q",
+            id="its own quota",
+        ),
+        pytest.param(422, f'secrets "x" is forbidden: {POLICY}', POLICY, id="policy with 422"),
+        pytest.param(403, f'secrets "x" is forbidden: {POLICY}', POLICY, id="policy with 403"),
+        pytest.param(401, f'secrets "x" is forbidden: {POLICY}', POLICY, id="policy with 401"),
+        pytest.param(413, f'secrets "x" is forbidden: {POLICY}', POLICY, id="policy with 413"),
+    ],
+)
+async def test_a_policy_that_denies_an_object_is_told_from_all_else_with_its_words(
+    tmp_path: Path, code: int, message: str, words: str
+):
+    steps = [failure(code, "Any", message, headers={"Retry-After": "7"})]
+    async with scripted(tmp_path, POST=steps, PATCH=steps) as (server, client):
+        for write in (client.create(SECRETS, {}), client.merge_patch(JOBS, "a", {})):
+            with pytest.raises(PolicyDenied) as caught:
+                await write
+            assert (caught.value.words, caught.value.retry_after) == (words, 7)
+            assert words in str(caught.value)
+
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        pytest.param(
+            failure(403, "Forbidden", 'secrets is forbidden: User "u" cannot create resource'),
+            Denied,
+            id="permissions",
+        ),
+        pytest.param(
+            failure(403, "Forbidden", WEBHOOK, causes=[{"reason": "NamespaceTerminating"}]),
+            NamespaceTerminating,
+            id="a namespace that goes",
+        ),
+        pytest.param(
+            failure(500, "InternalError", 'failed calling webhook "w": context deadline exceeded'),
+            Unavailable,
+            id="a webhook that is away",
+        ),
+        pytest.param(text(WEBHOOK, 403), Denied, id="a proxy"),
+    ],
+)
+async def test_what_is_no_denial_of_a_policy_keeps_its_error(
+    tmp_path: Path, step: Step, error: type[PyvattiError]
+):
+    async with scripted(tmp_path, POST=[step]) as (_server, client):
+        with pytest.raises(error) as caught:
+            await client.create(SECRETS, {})
+
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("how", ["hunter2-long", "aHVudGVyMi1sb25n", "second line of it"])
+async def test_a_denial_that_quotes_a_secret_is_told_without_its_value(tmp_path: Path, how: str):
+    secret = {"stringData": {"a": "hunter2-long", "b": "first line\nsecond line of it\n"}}
+    step = failure(403, "Forbidden", f"{WEBHOOK}, not {how}")
+    async with scripted(tmp_path, POST=[step]) as (_server, client):
+        with pytest.raises(PolicyDenied) as caught:
+            await client.create(SECRETS, secret)
+
+    assert how not in f"{caught.value} {caught.value.words}"
+    assert caught.value.words == f"{WEBHOOK}, not (redacted)"

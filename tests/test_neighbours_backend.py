@@ -50,6 +50,9 @@ def asks_by_its_own_clock(on: Neighbourhood) -> Harm:
 CELLS = common(BACKEND, method="PATCH", **LASTING) | {
     # a 200 is a 200 whatever it says, unless a login page says it
     "a page instead of an answer": Cell(fault=answers(BACKEND, "html", status=200), **LASTING),
+    "404 of a gateway": Cell(
+        fault=answers(BACKEND, "status", status=404, body="default backend - 404"), **LASTING
+    ),
     "very slow answers": Cell(fault=answers(BACKEND, "slow", seconds=0.4), **LASTING),
     "an answer that is lost": Cell(fault=answers(BACKEND, "after"), **LASTING, repeats=True),
     "reset in mid-body": Cell(fault=answers(BACKEND, "reset_body"), **LASTING, repeats=True),

@@ -19,6 +19,7 @@ from pyvatti.cli.answers import MISUSED, REFUSED, UNREACHABLE, Output, OutputOpt
 from pyvatti.errors import ConfigurationError, PyvattiError, Unavailable
 from pyvatti.lifecycle.escape import release
 from pyvatti.models import State
+from pyvatti.ways import proxy_for
 
 CALL_SECONDS = 30.0
 REDELIVER_SECONDS = 70.0  # the service itself waits for the backend for up to 60
@@ -61,8 +62,17 @@ def _asking(url: str, token: str) -> Iterator[httpx.Client]:
         fail(MISUSED, "the token holds what fits no header")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
+        proxy = proxy_for(url)
+    except ConfigurationError as error:
+        fail(MISUSED, str(error))
+    try:
         with httpx.Client(
-            base_url=url.rstrip("/"), headers=headers, timeout=CALL_SECONDS
+            base_url=url.rstrip("/"),
+            headers=headers,
+            timeout=CALL_SECONDS,
+            proxy=proxy,
+            verify=httpx.create_ssl_context(),
+            trust_env=False,
         ) as client:
             yield client
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -15,6 +15,7 @@ from pyvatti.errors import (
     Denied,
     NamespaceTerminating,
     NotFound,
+    PolicyDenied,
     PyvattiError,
     QuotaExceeded,
     Rejected,
@@ -24,11 +25,17 @@ from pyvatti.errors import (
 )
 from pyvatti.jobs import read_time
 from pyvatti.models import ClusterEvent, Manifest
+from pyvatti.redaction import Redactor
 from pyvatti.rest import LONGEST_PAUSE, retry_after, whole_seconds
 
 # An object is at most 1.5 MiB in etcd; as JSON of a watch event it may pass 4 MiB.
 LINE_LIMIT = 32 * 2**20
 LOOKED_AT = 512  # bytes of an answer of another form
+# As the packages webhook/errors and policy/validating of the API server word it
+_DENIAL = re.compile(
+    r"admission webhook \S+ denied the request"
+    r"|ValidatingAdmissionPolicy '[^']*'( with binding '[^']*')? denied request"
+)
 _REASON = re.compile(r"[A-Za-z]{1,64}")  # CamelCase: anything else may quote a value
 
 
@@ -128,25 +135,29 @@ def error_for(
     body: bytes,
     *,
     target: str,
-    private: bool = False,
+    private: Redactor | None = None,
 ) -> PyvattiError:
     """Give the error an answer stands for.
 
     `body` is a Status, `{"reason", "message", "details"}`, or a watch event around one, or
     anything a proxy sends. `private` keeps the server's words out of the message: they may quote
-    the value of a Secret.
+    the values of a Secret. A denial's words are told without these values, which it takes out.
     """
     detail = _status(body)
     reason = _reason(detail or {})
     text = f"{target}: {status} {reason}".rstrip()
-    if not private:
+    if private is None:
         words = trim(str(detail.get("message") or "")) if detail else _beginning(body)
         text = f"{text}: {words}" if words else text
     wait = _asked_pause(headers, detail)
+    if detail and (denial := _denial(detail, private)):
+        told = text if private is None else f"{text}: {denial}"
+        return PolicyDenied(told, words=denial, retry_after=wait)
     if status == 403:
-        return _forbidden(detail or {}, text)
+        return _forbidden(detail or {}, text, wait)
     if status == 409:
-        return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
+        taken = AlreadyExists if reason == "AlreadyExists" else Conflict
+        return taken(text, retry_after=wait)
     simple = {401: Unauthenticated, 410: Expired}.get(status)
     if simple is not None:
         return simple(text, retry_after=wait)
@@ -157,7 +168,7 @@ def error_for(
         return Rejected(text)
     # Only a 404 that names what is missing is about an object; others are about the path.
     is_definite = reason == "NotFound" and _part(detail, "details").get("name")
-    return NotFound(text) if is_definite else Unavailable(text)
+    return NotFound(text) if is_definite else Unavailable(text, retry_after=wait)
 
 
 def _beginning(body: bytes) -> str:
@@ -182,17 +193,35 @@ def _status(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and value.get("kind") == "Status" else None
 
 
-def _forbidden(detail: dict[str, Any], text: str) -> PyvattiError:
-    """Tell apart the three meanings of 403 (apiserver: plugin/pkg/admission)."""
-    causes = _part(detail, "details").get("causes")
+def _denial(detail: Mapping[str, Any], private: Redactor | None) -> str:
+    """Give the words of a policy that denies the object, else nothing.
+
+    Its author chooses the status: 403 and 422 are the usual ones. What a policy says of a
+    namespace or a quota is its own affair; the server's own refusals have other words.
+    """
     message = str(detail.get("message") or "")
-    terminating = isinstance(causes, list) and any(
+    found = _DENIAL.search(message)
+    if found is None or _is_terminating(detail):
+        return ""
+    words = message[found.start() :]
+    return trim(private(words) if private is not None else words)
+
+
+def _is_terminating(detail: Mapping[str, Any]) -> bool:
+    causes = _part(detail, "details").get("causes")
+    return isinstance(causes, list) and any(
         isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating"
         for cause in causes
     )
-    if terminating or "because it is being terminated" in message:
+
+
+def _forbidden(detail: dict[str, Any], text: str, wait: float | None) -> PyvattiError:
+    """Tell apart the server's own meanings of 403 (apiserver: plugin/pkg/admission)."""
+    message = str(detail.get("message") or "")
+    if _is_terminating(detail) or "because it is being terminated" in message:
         return NamespaceTerminating(text)
-    return QuotaExceeded(text) if "exceeded quota" in message else Denied(text)
+    kind = QuotaExceeded if "exceeded quota" in message else Denied
+    return kind(text, retry_after=wait)
 
 
 def _asked_pause(headers: Mapping[str, str], detail: dict[str, Any] | None) -> float | None:

@@ -73,8 +73,8 @@ class Page:
 class KubeClient:
     """All requests to the API server, in one namespace.
 
-    Every method raises Unavailable (Denied, QuotaExceeded) or Rejected (NamespaceTerminating)
-    where nothing else is said.
+    Every method raises Unavailable (Denied, QuotaExceeded, PolicyDenied) or Rejected
+    (NamespaceTerminating) where nothing else is said.
     """
 
     def __init__(self, transport: Transport, namespace: str) -> None:
@@ -89,14 +89,24 @@ class KubeClient:
 
         Raises ConfigurationError. Nothing is asked of the API server yet.
         """
-        return await cls.open(Credentials(settings.kubeconfig), settings.namespace, limits)
+        return await cls.open(
+            Credentials(settings.kubeconfig), settings.namespace, limits, settings.extra_ca_file
+        )
 
     @classmethod
     async def open(
-        cls, credentials: Credentials, namespace: str, limits: Limits | None = None
+        cls,
+        credentials: Credentials,
+        namespace: str,
+        limits: Limits | None = None,
+        authorities: str = "",
     ) -> "KubeClient":
-        """Make a client with these credentials and limits. Raises ConfigurationError."""
-        return cls(await Transport.connect(credentials, limits or Limits()), namespace)
+        """Make a client with these credentials, limits and further authorities (a PEM file).
+
+        Raises ConfigurationError.
+        """
+        transport = await Transport.connect(credentials, limits or Limits(), authorities)
+        return cls(transport, namespace)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -5,14 +5,12 @@ building; its answers are read as bytes. Only its `call_api` and its session are
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import structlog
@@ -23,7 +21,9 @@ from pyvatti.kube.answers import Idle, Unauthenticated, error_for
 from pyvatti.kube.backoff import Backoff
 from pyvatti.kube.credentials import TOKEN, Credentials
 from pyvatti.kube.generated import ApiClient, ApiException
+from pyvatti.redaction import Redactor
 from pyvatti.telemetry import counted
+from pyvatti.ways import proxy_for, trust
 
 log = structlog.get_logger(__name__)
 
@@ -87,16 +87,25 @@ class Transport:
         self.limits = limits
 
     @classmethod
-    async def connect(cls, credentials: Credentials, limits: Limits) -> "Transport":
-        """Load the configuration and make the client. Raises ConfigurationError."""
+    async def connect(
+        cls, credentials: Credentials, limits: Limits, authorities: str = ""
+    ) -> "Transport":
+        """Load the configuration and make the client. Raises ConfigurationError.
+
+        `authorities` is a PEM file of further ones that may have signed the server's certificate.
+        """
         configuration = await credentials.load()
         configuration.connection_pool_maxsize = limits.pool
         configuration.proxy = configuration.proxy or proxy_for(configuration.host)
         try:
             api = ApiClient(configuration)
-            _own_session(api.rest_client)
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"KUBECONFIG: TLS files: {trim(str(error))}") from error
+        try:
+            _own_session(api.rest_client, authorities)
+        except ConfigurationError:
+            await api.close()
+            raise
         api.user_agent = f"pyvatti/{__version__}"
         api.sanitize_for_serialization = _as_is
         return cls(api, credentials, limits)
@@ -108,8 +117,8 @@ class Transport:
     async def exchange(self, call: Call) -> bytes:
         """Give the body of a 2xx answer within `limits.total` seconds.
 
-        Raises our errors: Unavailable (Denied, QuotaExceeded), Conflict (AlreadyExists), Rejected
-        (NotFound, NamespaceTerminating), Expired, Deposed.
+        Raises our errors: Unavailable (Denied, QuotaExceeded, PolicyDenied), Conflict
+        (AlreadyExists), Rejected (NotFound, NamespaceTerminating), Expired, Deposed.
         """
         deadline = time.monotonic() + self.limits.total
         backoff = Backoff(
@@ -210,16 +219,17 @@ class Transport:
         if 200 <= response.status < 300:
             return None
         body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > ERROR_BODY_LIMIT:
-                break
+        with suppress(aiohttp.ClientError, OSError, ValueError):  # its status says enough
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > ERROR_BODY_LIMIT:
+                    break
         return error_for(
             response.status,
             response.headers,
             bytes(body),
             target=call.target,
-            private=call.private,
+            private=_values_of(call.body) if call.private else None,
         )
 
     def _log_warnings(self, call: Call, response: aiohttp.ClientResponse) -> None:
@@ -257,37 +267,13 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def proxy_for(url: str) -> str | None:
-    """Give the proxy the environment names for this URL, None for a direct way.
-
-    The exceptions are those of programs in Go, for which a cluster's environment is written: this
-    machine always, and networks such as 10.96.0.0/12 in NO_PROXY.
-    """
-    parts, proxies = urlsplit(url), getproxies()
-    if not parts.hostname or proxy_bypass(parts.hostname):
-        return None
-    is_direct = _is_excepted(parts.hostname, proxies.get("no", ""))
-    return None if is_direct else proxies.get(parts.scheme)
+def _values_of(secret: dict[str, Any] | None) -> Redactor:
+    """Give what takes the values of a Secret out of a text."""
+    parts = [(secret or {}).get(key) or {} for key in ("data", "stringData")]
+    return Redactor(str(value) for part in parts for value in part.values())
 
 
-def _is_excepted(host: str, exceptions: str) -> bool:
-    """Whether this is our machine or in one of the networks, separated by commas."""
-    if host == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if address.is_loopback:
-        return True
-    for part in exceptions.split(","):
-        with suppress(ValueError):  # a name
-            if address in ip_network(part.strip(), strict=False):
-                return True
-    return False
-
-
-def _own_session(rest_client: Any) -> None:
+def _own_session(rest_client: Any, authorities: str) -> None:
     """Replace the client's session by one that looks nothing up per request.
 
     Theirs trusts the environment: aiohttp then reads ~/.netrc and the proxy variables in two
@@ -295,7 +281,9 @@ def _own_session(rest_client: Any) -> None:
     Lease from being renewed, and a netrc entry of that host would make every call fail.
     """
     theirs: aiohttp.ClientSession = rest_client.pool_manager
-    connector = theirs.connector
+    connector: Any = theirs.connector
+    if isinstance(connector._ssl, ssl.SSLContext):  # noqa: SLF001 - no public name exists
+        trust(connector._ssl, authorities)  # noqa: SLF001
     theirs.detach()
     rest_client.pool_manager = aiohttp.ClientSession(
         connector=connector,

@@ -15,9 +15,16 @@ from typing import Any
 import structlog
 
 from pyvatti import foreign
-from pyvatti.errors import NamespaceTerminating, PermanentError, PyvattiError, TransientError
+from pyvatti.errors import (
+    NamespaceTerminating,
+    PermanentError,
+    PolicyDenied,
+    PyvattiError,
+    TransientError,
+)
 from pyvatti.guard import Guard
 from pyvatti.lifecycle.acting import Hands
+from pyvatti.lifecycle.denials import weigh
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.turns import NotYet
@@ -158,6 +165,7 @@ class JobActor:
         self.progress = progress
         self._doors.cache.note_removals(self.uid, progress.removals)
         self._doors.remains.note(self.uid, progress.remaining, progress.stuck)
+        self._doors.remains.note_denial(self.uid, progress.denial)
 
     async def _pass(self) -> float | None:
         """Observe, decide, do the first step, and again until at rest; give the seconds to wait.
@@ -202,24 +210,30 @@ class JobActor:
                 done = await self._hands.do(step, seen, self.progress)
             freed = proof.touched_by(step, seen.job.names)
             stuck = tuple(item for item in done.stuck if item.resource != freed)
-            self._keep(replace(done, stuck=stuck))
+            self._keep(replace(done, stuck=stuck, denial=None))
         except NotYet as later:
             if later.done is not None:
                 self._keep(later.done)
             raise
-        except NamespaceTerminating as error:
-            metrics.step_errors.labels(name, type(error).__name__).inc()
-            if not await self._doors.home.look():
-                raise
-        except PermanentError as error:
-            metrics.step_errors.labels(name, type(error).__name__).inc()
-            if seen.job.state is not State.REQUESTED or isinstance(step, Withdraw):
-                raise
-            log.error("launch refused", step=name, error=str(error))  # noqa: TRY400 - known
-            self.progress = replace(self.progress, refusal=(f"{name}Refused", str(error)))
         except PyvattiError as error:
             metrics.step_errors.labels(name, type(error).__name__).inc()
-            raise
+            if not await self._learns_from(error, step, seen):
+                raise
+
+    async def _learns_from(self, error: PyvattiError, step: Action, seen: Observed) -> bool:
+        """Take in what a failed step proves; tell whether the next round knows what to do."""
+        if isinstance(error, NamespaceTerminating):
+            return await self._doors.home.look()
+        if isinstance(error, PolicyDenied):
+            self._keep(weigh(error, step, seen, doors=self._doors, hands=self._hands))
+            return self.progress.refusal is not seen.progress.refusal
+        is_launch = seen.job.state is State.REQUESTED and not isinstance(step, Withdraw)
+        if not isinstance(error, PermanentError) or not is_launch:
+            return False
+        name = type(step).__name__
+        log.error("launch refused", step=name, error=str(error))
+        self.progress = replace(self.progress, refusal=(f"{name}Refused", str(error)))
+        return True
 
     async def _observe(self) -> Observed | None:
         doors = self._doors

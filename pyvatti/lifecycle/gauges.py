@@ -56,7 +56,8 @@ def _count_jobs(doors: Doors, guard: Guard) -> None:
 
 
 def _observed(doors: Doors, job: Job, *, has_slot: bool) -> Observed:
-    known = Progress(stuck=doors.remains.stuck(job.uid))
+    remains = doors.remains
+    known = Progress(stuck=remains.stuck(job.uid), denial=remains.denial(job.uid))
     return Observed(job=job, pods=doors.cache.pods(job.uid), has_slot=has_slot, progress=known)
 
 

@@ -152,21 +152,22 @@ class Reader:
         return (*remains.remaining(job.uid), *remains.stuck(job.uid))
 
     def _observed(self, job: Job) -> Observed:
-        cache = self._doors.cache
+        cache, remains = self._doors.cache, self._doors.remains
         admitted = admit(cache.jobs(), most_released(self._doors.settings))
         return Observed(
             job=job,
             pods=cache.pods(job.uid),
             vanished=cache.vanished(job.uid),
             has_slot=job.names.base in admitted,
-            progress=Progress(stuck=self._doors.remains.stuck(job.uid)),
+            progress=Progress(stuck=remains.stuck(job.uid), denial=remains.denial(job.uid)),
         )
 
     async def _events(self, seen: Observed) -> tuple[ClusterEvent, ...]:
-        """Read the Events of a released job that does not get going: they say why."""
+        """Read the Events of a job that does not get going: they say why, to every replica."""
         job = seen.job
-        since = job.transitions.get(State.CREATED)
-        if job.state is not State.CREATED or since is None:
+        since = job.transitions.get(job.state, job.accepted_at)
+        is_starting = job.state is State.CREATED or (job.state is State.REQUESTED and seen.has_slot)
+        if not is_starting or seen.progress.denial is not None:
             return ()
         if self._doors.clock() < since + NO_POD_PATIENCE:
             return ()

@@ -6,15 +6,19 @@ Memory alone; records and Jobs hold the truth. Only the acting replica knows of 
 from collections.abc import Collection
 from datetime import datetime
 
-from pyvatti.models import Remainder
+from pyvatti.models import Remainder, Waiting
 
 
 class Remains:
-    """By Job uid: what a clean-up left or failed at; since when data of a finished job stays."""
+    """By Job uid: what a clean-up left or failed at; since when data of a finished job stays.
+
+    Also what a policy of the cluster says against a live job's next step.
+    """
 
     def __init__(self) -> None:
         self._remaining: dict[str, tuple[Remainder, ...]] = {}
         self._stuck: dict[str, tuple[Remainder, ...]] = {}
+        self._denials: dict[str, Waiting] = {}
         self._finished: dict[str, datetime] = {}
 
     def note(
@@ -31,8 +35,20 @@ class Remains:
         """Give what the clean-up of a live job fails at."""
         return self._stuck.get(uid, ())
 
+    def note_denial(self, uid: str, denial: Waiting | None) -> None:
+        """Note what a policy of the cluster says against a live job, or that it says nothing."""
+        if denial is None:
+            self._denials.pop(uid, None)
+        else:
+            self._denials[uid] = denial
+
+    def denial(self, uid: str) -> Waiting | None:
+        """Give what a policy of the cluster says against a live job."""
+        return self._denials.get(uid)
+
     def forget(self, uid: str) -> None:
         """Forget a live job."""
+        self._denials.pop(uid, None)
         self._remaining.pop(uid, None)
         self._stuck.pop(uid, None)
 

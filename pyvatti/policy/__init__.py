@@ -8,15 +8,18 @@ from pyvatti.policy.admission import Slots, admit, most_released
 from pyvatti.policy.deciding import decide, is_accepted, is_data_gone, wake_times
 from pyvatti.policy.judging import judge
 from pyvatti.policy.observed import Observed, Progress
-from pyvatti.policy.waiting import is_stuck, waiting_for
+from pyvatti.policy.waiting import DENIED, denial_stays, denied, is_stuck, waiting_for
 
 __all__ = [
+    "DENIED",
     "Action",
     "Observed",
     "Progress",
     "Slots",
     "admit",
     "decide",
+    "denial_stays",
+    "denied",
     "is_accepted",
     "is_data_gone",
     "is_stuck",

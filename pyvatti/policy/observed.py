@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyvatti.models import ClusterEvent, Job, Notice, Pod, Remainder, Removal, Run
+from pyvatti.models import ClusterEvent, Job, Notice, Pod, Remainder, Removal, Run, Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,8 @@ class Progress:
     All of it can be found out again, so it is lost without harm: True means "known to be so",
     False "not known". `refusal` is the sentence of a step that can never succeed. `remaining` is
     not ours and left for good; `stuck` is what the clean-up failed at and tries again ever later,
-    the one tried last at the end.
+    the one tried last at the end. `denial` is what a policy of the cluster says against the next
+    step, and since when.
     """
 
     accepted: bool = False  # the driver's Secret was seen, so the accept was complete
@@ -30,6 +31,7 @@ class Progress:
     recorded_outbox: tuple[Notice, ...] = ()  # as the record has it
     let_go: bool = False
     refusal: tuple[str, str] | None = None  # (reason, sentence)
+    denial: Waiting | None = None
     first_seen_at: datetime | None = None  # by our clock: the API server's may be wrong
     end_seen_at: datetime | None = None  # by our clock: a node's clock may be wrong
     deletion_seen_at: datetime | None = None

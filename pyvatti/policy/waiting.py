@@ -1,17 +1,29 @@
 """PURE: what a job waits for, as anybody asking is told; and when a person must help."""
 
+from datetime import datetime
+
 from pyvatti.errors import NamespaceTerminating, PermanentError
 from pyvatti.models import State, Waiting
 from pyvatti.policy.observed import Observed
 from pyvatti.policy.pods import waits_on
+from pyvatti.settings import Settings
+
+ADMISSION = "admission"
+DENIED = "PolicyDenied"
+"""Reason of the Event by which every replica knows what a policy of the cluster says."""
 
 
 def waiting_for(seen: Observed, kueue_queue: str = "") -> Waiting | None:
     """Say what keeps a job from its next step, or None when nothing does."""
     job = seen.job
+    if seen.progress.denial is not None:
+        return seen.progress.denial
     if job.state.is_terminal:
         return _after_end(seen)
     if job.state is State.REQUESTED:
+        if seen.events and seen.events[-1].reason == DENIED:  # nothing was done since
+            last = seen.events[-1]
+            return Waiting(on=ADMISSION, message=last.note, since=last.at)
         if not seen.has_slot:
             return Waiting(on="slot", message="all slots are taken; the oldest job is next")
         if job.queue_name:
@@ -20,6 +32,16 @@ def waiting_for(seen: Observed, kueue_queue: str = "") -> Waiting | None:
     if job.state is State.CREATED:
         return _before_run(seen)
     return None
+
+
+def denied(before: Waiting | None, words: str, now: datetime) -> Waiting:
+    """Say that a policy of the cluster denies the next step, and since when it has."""
+    return Waiting(on=ADMISSION, message=words, since=before.since if before else now)
+
+
+def denial_stays(denial: Waiting, now: datetime, settings: Settings) -> bool:
+    """Tell whether a denial has lasted so long that a person must act."""
+    return denial.since is not None and now >= denial.since + settings.denial_grace
 
 
 def _before_run(seen: Observed) -> Waiting | None:

@@ -16,7 +16,6 @@ from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
-from requests.adapters import HTTPAdapter
 
 from pyvatti import fence
 from pyvatti.errors import (
@@ -32,6 +31,7 @@ from pyvatti.errors import (
 )
 from pyvatti.rest import LONGEST_PAUSE, retry_after
 from pyvatti.settings import Settings
+from pyvatti.storage.adapters import Adapter
 from pyvatti.storage.answers import MEANS_WAIT, is_of_storage, read_refusal
 from pyvatti.telemetry import counted
 
@@ -65,7 +65,7 @@ class _NotAnswered(Exception):
         self.status, self.retry_after = status, retry_after
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(Adapter):
     """Asks the fence right before each request: a thread may have waited long for its turn.
 
     Passes on only what has the form of Cloud Storage's answers: no redirect is followed.
@@ -90,6 +90,7 @@ class Connection:
         self.patience = patience
         self.timeout = (CONNECT_SECONDS, patience.read)
         self._project = settings.gcp_project
+        self._authorities = settings.extra_ca_file
         self._emulator = settings.storage_emulator_host
         self._client: Any = None
         self._lock = threading.Lock()
@@ -113,7 +114,12 @@ class Connection:
         for scheme in ("http://", "https://"):
             # The way of Google's own samples to size the pool; no public name exists.
             client._http.mount(  # noqa: SLF001
-                scheme, _Adapter(pool_maxsize=MOST_CONNECTIONS)
+                scheme, _Adapter(self._authorities, pool_maxsize=MOST_CONNECTIONS)
+            )
+            # The session by which tokens are fetched, with the retries it has by itself
+            retries = 3 if scheme == "https://" else 0
+            client._http._auth_request.session.mount(  # noqa: SLF001
+                scheme, Adapter(self._authorities, max_retries=retries)
             )
         # It serves tracing alone, and asks about buckets in threads of its own, with retries of
         # two minutes and without our limits. The client checks everywhere that it is there.
