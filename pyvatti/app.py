@@ -27,7 +27,7 @@ from pyvatti.lifecycle.events import EventRecorder
 from pyvatti.lifecycle.gauges import keep_gauges
 from pyvatti.lifecycle.permissions import Permissions
 from pyvatti.lifecycle.supervision import Supervisor
-from pyvatti.manifests import Renderer
+from pyvatti.manifests import Renderer, doubts
 from pyvatti.seqera import Seqera
 from pyvatti.settings import Settings, secret_values
 from pyvatti.storage import BucketLimiter, Storage
@@ -126,6 +126,8 @@ async def _open_doors(
 ) -> Doors:
     renderer = Renderer(settings)
     renderer.check()
+    for doubt in doubts(settings):
+        log.warning("doubtful setting", doubt=doubt)
     kube = await KubeClient.connect(settings, limits.kube)
     stack.push_async_callback(kube.close)
     storage = Storage(settings, patience=limits.storage)

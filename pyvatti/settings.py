@@ -210,8 +210,8 @@ class Settings(BaseSettings):
         "24.h", description="Longest run of one task"
     )
     spot: bool = Field(True, description="Run tasks on spot machines")
-    max_spot_attempts: int = Field(
-        3, ge=0, description="Attempts after a spot machine was taken away"
+    max_spot_attempts: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Retries by Batch itself; empty: 0 before Nextflow 26.04, else 3"
     )
     batch_service_account: str = Field(
         "", description="E-mail of the service account of Batch tasks"

@@ -62,7 +62,7 @@ async def test_a_failed_transfer_is_told_with_its_exit_code(cluster: Cluster, tm
 @pytest.mark.parametrize(
     ("script", "state", "reason"),
     [
-        pytest.param("exit 3", "Failed", "DriverFailed", id="exit 3 without a word from Seqera"),
+        pytest.param("exit 1", "Failed", "DriverFailed", id="exit 1 without a word"),
         pytest.param("exit 0", "Succeeded", "SucceededUnconfirmed", id="exit 0 without a word"),
         pytest.param("nonsense-xyz", "Failed", "DriverCannotStart", id="command not found"),
     ],

@@ -125,45 +125,6 @@ def test_wheel_holds_every_template(tmp_path: Path) -> None:
     }
 
 
-class TestDriverWrapper:
-    """driver/nextflow with a stand-in for the official launcher."""
-
-    @staticmethod
-    def run(folder: Path, **environment: str) -> str:
-        baked = folder / "baked"
-        (baked / "plugins" / "nf-google-1").mkdir(parents=True)
-        (baked / "plugins" / "nf-tower-1").mkdir()
-        launcher = baked / "nextflow"
-        launcher.write_text('#!/bin/sh\necho "$$ $@"; ls "$NXF_PLUGINS_DIR"\n')
-        launcher.chmod(0o755)
-        process = subprocess.Popen(
-            [DRIVER / "nextflow", "run", "a b"],
-            env={"PATH": os.defpath, "BAKED": str(baked), "HOME": str(folder), **environment},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        out, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0
-        return out.replace(f"{process.pid} ", "(same process) ")
-
-    def test_baked_plugins_are_linked_and_nextflow_takes_the_process(self, tmp_path: Path) -> None:
-        plugins = tmp_path / "volume" / "plugins"
-
-        out = self.run(tmp_path, NXF_PLUGINS_DIR=str(plugins))
-
-        assert out.split("\n")[:3] == ["(same process) run a b", "nf-google-1", "nf-tower-1"]
-        assert (plugins / "nf-google-1").is_symlink()
-
-    def test_plugin_that_is_already_there_stays(self, tmp_path: Path) -> None:
-        plugins = tmp_path / "plugins"
-        (plugins / "nf-google-1").mkdir(parents=True)
-
-        self.run(tmp_path, NXF_PLUGINS_DIR=str(plugins))
-
-        assert not (plugins / "nf-google-1").is_symlink()
-        assert (plugins / "nf-tower-1").is_symlink()
-
-
 def image(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [TOOL, *arguments],

@@ -248,7 +248,19 @@ def test_huge_numbers_are_harmless():
             )
         ),
         *((f"{SCORES}.pgp_id", value) for value in ("PGP0000001", "PGS000001", "PGP000001\n")),
-        *((f"{SCORES}.trait_efo", value) for value in ("EFO_1\n", "EFO_", "_1", "EFO_1;x")),
+        *(
+            (f"{SCORES}.trait_efo", value)
+            for value in (
+                "EFO_1\n",
+                "EFO_",
+                "_1",
+                "EFO_1;x",
+                "OBA_1VT",
+                "OBA_VT",
+                "OBA_V-T1",
+                "OBA_VT1,",
+            )
+        ),
         *((f"{GENOME}.sampleset", value) for value in ("a\n", "-a", "a b", "é", "")),
         *((f"{GENOME}.geno", value) for value in ("hapnest.pgen\n", ".pgen", "-x.pgen")),
         ("globus_details.files.0.filename", "hapnest.pgen.c4gh\n"),
@@ -332,6 +344,13 @@ def test_several_genomes_of_one_sampleset_with_distinct_chromosomes_are_accepted
 )
 def test_several_genomes_that_do_not_fit_together_are_refused(make: Callable[[], Any]):
     assert set(problems(make())) == {"pipeline_param.target_genomes"}
+
+
+@pytest.mark.parametrize("traits", ["OBA_VT0001253", "EFO_1,OBA_VT0001253,MONDO_0007254"])
+def test_traits_of_other_ontologies_are_taken(traits: str):
+    found = parse(put(body("launch-ok-trait-pfile"), f"{SCORES}.trait_efo", traits))
+
+    assert found.pipeline_param.nxf_params_file.trait_efo == traits
 
 
 @pytest.mark.parametrize("kind", ["geno", "variants", "pheno"])

@@ -221,7 +221,7 @@ ROWS = [
     (
         "a driver that had died before is judged by its exit, without a grace",
         going(job(State.DEPLOYED), KILLED, going_since=at(1)),
-        "DriverKilled",
+        "DriverStopped",
         act.Enter,
     ),
     (

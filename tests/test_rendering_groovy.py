@@ -61,6 +61,9 @@ def read_groovy(folder, texts):
     return json.loads(ended.stdout)
 
 
+CODES = [*range(256), *range(50001, 50007)]
+BY_BATCH = {50001, 50002, 50004}
+
 needs_groovy = pytest.mark.skipif(GROOVY is None, reason="groovy is not installed")
 
 
@@ -135,8 +138,9 @@ def test_fault_46_groovy_reads_the_configurations_as_meant(tmp_path):
         "workDir": f"{work}/transfer",
         "process": {
             "executor": "google-batch",
-            "errorStrategy": "retry",
+            "errorStrategy": sorted(set(CODES) - {50005, *BY_BATCH}),
             "maxRetries": 1,
+            "time": "24.h",
             "resourceLimits": limits,
             "resourceLabels": tags,
         },
@@ -146,8 +150,12 @@ def test_fault_46_groovy_reads_the_configurations_as_meant(tmp_path):
         "workDir": work,
         "process": {
             "executor": "google-batch",
-            "errorStrategy": "closure",
+            "errorStrategy": [104, *range(130, 146), 50003, 50006],
             "maxRetries": 2,
+            "error_retry": {
+                "errorStrategy": sorted(set(CODES) - {12, 14, 15, 50005, *BY_BATCH}),
+                "maxRetries": 2,
+            },
             "resourceLimits": limits,
             "resourceLabels": tags,
             "FORMAT_SCOREFILES": {"time": "closure"},
@@ -163,3 +171,25 @@ def test_fault_46_groovy_reads_the_configurations_as_meant(tmp_path):
     assert scm == {
         "providers": {"ebi": {"server": "https://gitlab.ebi.ac.uk", "platform": "gitlab"}}
     }
+
+
+@needs_groovy
+def test_a_preempted_task_is_begun_again_by_batch_or_by_nextflow_never_by_both(tmp_path):
+    asked = [settings(), settings(max_spot_attempts=0), settings(max_spot_attempts=4)]
+    made = [files_of(Renderer(one).driver_secret(request(), names(), WHOSE)) for one in asked]
+    kinds = ("transfer.config", "calculation.config")
+
+    read = read_groovy(tmp_path, [files[kind] for files in made for kind in kinds])
+
+    for at, config in enumerate(read):
+        batch, process = config["google"]["batch"], config["process"]
+        by_batch = set(batch["autoRetryExitCodes"]) if batch["maxSpotAttempts"] else set()
+        strategies = [process, *(process[name] for name in process.keys() & {"error_retry"})]
+        assert batch["maxSpotAttempts"] == (0, 0, 4)[at // 2]
+        assert len(strategies) == 1 + at % 2
+        for strategy in strategies:
+            ours = set(strategy["errorStrategy"])
+            assert ours & by_batch == set()
+            assert ours | by_batch >= BY_BATCH
+            assert 50005 not in ours | by_batch
+            assert strategy["maxRetries"] > 0  # Nextflow takes 0 for 1

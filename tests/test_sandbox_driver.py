@@ -13,7 +13,7 @@ from workload_bench import NAMESPACE, bench, state
 
 from pyvatti.sandbox.driver import PLANS, DriverRuntime, Outcome, Plan, by_job, everyone, faults_of
 from pyvatti.sandbox.driver_calls import authorization
-from pyvatti.sandbox.driver_launch import read_launch
+from pyvatti.sandbox.driver_launch import described, read_launch
 from pyvatti.sandbox.kube.kubelet import Fault, Kubelet
 from pyvatti.sandbox.kube.kubelet_runtime import ContainerSpec, OutOfMemory
 from pyvatti.sandbox.kube.resources import PODS, SECRETS
@@ -218,6 +218,50 @@ async def test_transfer_that_fails_by_plan_stores_no_genome(rig: Rig):
     assert any("404 Not Found" in line for line in rig.lines)
 
 
+async def test_task_of_the_transfer_that_fails_is_named_by_its_own_code_alone(rig: Rig):
+    code = await rig.run(transfer(), PLANS["transfer_preempted"])
+
+    said = "\n".join(rig.lines)
+    assert code == 1
+    assert "ERROR ~ Error executing process > 'GLOBUS_TRANSFER (1)'" in said
+    assert "terminated with an error exit status (50001)" in said
+    assert said.endswith("-- Check '.nextflow.log' file for details")
+
+
+@pytest.mark.parametrize("container", ["transfer", "calculation"])
+async def test_project_that_is_not_found_is_said_without_an_error_mark(rig: Rig, container: str):
+    if container == "transfer":
+        code = await rig.run(transfer(), PLANS["transfer_cannot_start"])
+    else:
+        code = await rig.run(calculation(), PLANS["driver_cannot_start"])
+
+    assert code == 1
+    assert rig.lines[-1].startswith("Remote resource not found: https://gitlab.ebi.ac.uk/")
+    assert rig.trace_calls == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "code", "words"),
+    [
+        pytest.param("pulling", 143, [], id="while it pulls"),
+        pytest.param("later", 1, ["WARN: Killing running tasks (1)"], id="later"),
+    ],
+)
+async def test_term_ends_a_transfer_by_whether_its_session_stands(
+    rig: Rig, moment: str, code: int, words: list[str]
+):
+    async with asyncio.TaskGroup() as group:
+        if moment == "pulling":
+            rig.stop.set()
+        task = group.create_task(rig.run(transfer(), Plan(transfer_seconds=900)))
+        if moment == "later":
+            await wait_for(lambda: len(rig.objects(WORK)) > 4)
+            rig.stop.set()
+
+    assert task.result() == code
+    assert [line for line in rig.lines if "Killing" in line] == words
+
+
 async def test_transfer_into_a_missing_bucket_fails(rig: Rig):
     del rig.storage.buckets[WORK]
 
@@ -285,6 +329,15 @@ async def test_killed_driver_makes_no_last_call(rig: Rig):
     assert "complete" not in rig.trace_calls
 
 
+async def test_exhausted_heap_ends_with_3_and_no_last_call(rig: Rig):
+    await rig.run(transfer())
+
+    assert await rig.run(calculation(), PLANS["heap_exhausted"]) == 3
+
+    assert rig.lines[-1] == "Terminating due to java.lang.OutOfMemoryError: Java heap space"
+    assert "complete" not in rig.trace_calls
+
+
 async def test_silent_driver_has_no_row_and_succeeds(rig: Rig):
     await rig.run(transfer())
 
@@ -313,7 +366,7 @@ async def test_hanging_driver_has_told_its_success_and_stays_until_term(rig: Rig
         assert not task.done()
         rig.stop.set()
 
-    assert task.result() == 143
+    assert task.result() == 1
 
 
 async def test_run_cancelled_in_seqera_goes_on_until_term(rig: Rig):
@@ -339,6 +392,8 @@ async def test_term_during_the_run_is_told_as_failure_without_exit_status(rig: R
 
     row = rig.row()
     assert task.result() == 1
+    assert rig.trace_calls[-2:] == ["complete", "complete"]
+    assert rig.trace_calls.count("complete") == 2
     assert (row["status"], row["errorMessage"], row["errorReport"], row["exitStatus"]) == (
         "FAILED", "SIGTERM", "SIGTERM", None,
     )  # fmt: skip
@@ -401,6 +456,59 @@ async def test_last_call_that_is_lost_leaves_the_row_running(rig: Rig):
     assert await rig.run(calculation()) == 0
 
     assert rig.row()["status"] == "RUNNING"
+
+
+async def test_refused_call_is_tried_five_times(rig: Rig):
+    await rig.run(transfer())
+    rig.seqera.faults.add("POST", "/trace/create", "status", status=503)
+
+    assert await rig.run(calculation()) == 0
+
+    assert rig.trace_calls.count("create") == 5
+
+
+async def test_run_without_an_id_goes_on_as_null(rig: Rig):
+    await rig.run(transfer())
+    rig.seqera.faults.add("POST", "/trace/create", "status", status=400)
+
+    assert await rig.run(calculation()) == 0
+
+    paths = [item.path.partition("?")[0] for item in rig.seqera.requests]
+    asked = [path for path in paths if path.startswith("/trace")]
+    assert asked == ["/trace/create", "/trace/null/begin", "/trace/null/complete"]
+    assert rig.seqera.runs.all() == []
+
+
+async def test_end_is_told_after_a_refused_beginning_without_progress(rig: Rig):
+    await rig.run(transfer())
+    rig.seqera.faults.add("PUT", "/begin", "status", status=400)
+
+    assert await rig.run(calculation()) == 0
+
+    assert rig.trace_calls == ["create", "begin", "complete"]
+    assert rig.seqera.runs.all() == []
+
+
+async def test_driver_stays_while_nobody_answers_its_last_call(rig: Rig):
+    await rig.run(transfer())
+    silence = rig.seqera.faults.add("PUT", "/complete", "hang")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(rig.run(calculation(), Plan(run_seconds=900)))
+        await wait_for(lambda: rig.seqera.status_of(RUN) == "RUNNING")
+        rig.stop.set()
+        await wait_for(lambda: silence.hits == 2)
+        assert not task.done()
+        task.cancel()
+
+    assert task.cancelled()
+
+
+def test_beginning_holds_parameters_and_configuration_in_clear():
+    told = described(calculation(), read_launch(calculation()))
+
+    assert told["params"]["outdir"] == f"gs://{RESULTS}/results"
+    assert f"gs://{WORK}/work" in told["configText"]
+    assert RUN in told["commandLine"]
 
 
 async def test_other_containers_are_shell_programs(rig: Rig):

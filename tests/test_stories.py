@@ -59,6 +59,10 @@ async def test_a_job_costs_at_most_13_writes():
 
 FAILURES = [
     pytest.param("transfer_fails", "TransferFailed", 1, id="fault 28: the transfer fails"),
+    pytest.param("transfer_preempted", "MachinePreempted", 1, id="the transfer's machine goes"),
+    pytest.param("transfer_cannot_start", "TransferCannotStart", 1, id="GitLab is away"),
+    pytest.param("driver_cannot_start", "DriverCannotStart", 1, id="GitLab is away later"),
+    pytest.param("heap_exhausted", "DriverOutOfMemory", 3, id="the driver's heap is exhausted"),
     pytest.param("match_rate_too_low", "MatchRateError", 14, id="a task fails: match rate"),
     pytest.param("task_failure", "InvalidAccessionError", 12, id="a task fails: unknown score"),
     pytest.param("image_cannot_be_pulled", None, 1, id="fault 30: the image cannot be pulled"),

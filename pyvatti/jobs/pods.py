@@ -7,7 +7,8 @@ from pyvatti import foreign, labels
 from pyvatti.jobs.bounds import read_time, read_word
 from pyvatti.models import ContainerEnd, Manifest, Pod
 
-MESSAGE_LIMIT = 1000  # characters of a container's last words, and of any other text
+LAST_WORDS_LIMIT = 2048  # characters of a container's last words: all that a kubelet keeps
+MESSAGE_LIMIT = 1000  # of any other text
 EXIT_CODES = range(-(2**31), 2**31)
 
 Clean = Callable[[str], str]
@@ -48,8 +49,8 @@ def read_pod(raw: Manifest, clean: Clean = clean_unknown) -> Pod:
     )
 
 
-def _text(value: object, clean: Clean) -> str:
-    return clean(str(value))[-MESSAGE_LIMIT:] if value else ""
+def _text(value: object, clean: Clean, most: int = MESSAGE_LIMIT) -> str:
+    return clean(str(value))[-most:] if value else ""
 
 
 def _container(statuses: list[Manifest] | None, name: str) -> Manifest:
@@ -71,7 +72,7 @@ def _end(container: Manifest, clean: Clean) -> ContainerEnd | None:
         name=container["name"],
         exit_code=code,
         reason=read_word(ended.get("reason")),
-        message=_text(ended.get("message"), clean),
+        message=_text(ended.get("message"), clean, LAST_WORDS_LIMIT),
         finished_at=read_time(ended.get("finishedAt")),
     )
 

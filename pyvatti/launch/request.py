@@ -36,7 +36,7 @@ FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$"
 FOLDER = r"^[A-Za-z0-9._@+/ -]{1,1024}$"
 PGS_IDS = r"^PGS[0-9]{6}(,PGS[0-9]{6})*$"
 PGP_IDS = r"^PGP[0-9]{6}(,PGP[0-9]{6})*$"
-TRAITS = r"^[A-Za-z]+_[0-9]+(,[A-Za-z]+_[0-9]+)*$"
+TRAITS = r"^[A-Za-z]+_[A-Za-z]*[0-9]+(,[A-Za-z]+_[A-Za-z]*[0-9]+)*$"
 UUID = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 SECRET_VERSION = r"^[A-Za-z0-9/_.-]{1,512}$"  # noqa: S105 - a pattern
 
@@ -145,7 +145,7 @@ class ScoreParameters(Wire):
     trait_efo: Annotated[
         Annotated[str, Field(pattern=TRAITS), AfterValidator(_at_most_100)] | None,
         BeforeValidator(_blank_as_absent),
-    ] = Field(None, description="Traits of the Experimental Factor Ontology")
+    ] = Field(None, description="Traits of an ontology: EFO_…, MONDO_…, OBA_…")
     target_build: Literal["GRCh37", "GRCh38"] = Field(description="Genome build of the genomes")
     format: Literal["json"] = Field(description="Format of the samplesheet")
 

@@ -3,6 +3,7 @@
 No calls to a cluster and no clock.
 """
 
+from pyvatti.manifests.nextflow import doubts
 from pyvatti.manifests.rendering import REQUEST, Renderer, redact
 
-__all__ = ["REQUEST", "Renderer", "redact"]
+__all__ = ["REQUEST", "Renderer", "doubts", "redact"]

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from pyvatti.errors import ConfigurationError
 from pyvatti.launch import LaunchRequest
+from pyvatti.manifests.nextflow import spot_attempts
 from pyvatti.manifests.serialisers import to_base64
 from pyvatti.models import IdNames, Manifest
 from pyvatti.settings import Settings
@@ -27,12 +28,15 @@ def is_secret(annotation: Any) -> bool:
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Give every setting that is no secret by its name, durations in seconds, and `nextflow`."""
+    """Give every setting that is no secret by its name, durations in seconds, and `nextflow`.
+
+    One whose default depends on the version of Nextflow is given as it holds for it.
+    """
     return {
         name: _plain(getattr(settings, name))
         for name, field in Settings.model_fields.items()
         if not is_secret(field.annotation)
-    } | {"nextflow": settings.nextflow}
+    } | {"nextflow": settings.nextflow, "max_spot_attempts": spot_attempts(settings)}
 
 
 def _plain(value: Any) -> Any:

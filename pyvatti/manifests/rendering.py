@@ -30,6 +30,7 @@ from pyvatti.manifests.contexts import (
     plain_settings,
 )
 from pyvatti.manifests.environment import TemplateEnvironment
+from pyvatti.manifests.nextflow import may_publish_genotypes, plugins, version_of
 from pyvatti.manifests.serialisers import Unwritable, to_json
 from pyvatti.models import IdNames, Installation, Manifest, Names, State
 from pyvatti.settings import PACKAGED_TEMPLATES, Settings
@@ -48,6 +49,7 @@ DRIVER_FILES = (
     "calculation-params.json",
     "calculation-input.json",
 )
+PIPELINE_PARAMETERS = "calculation-params.json"
 TRANSFER_FILES = ("application.properties", "application-crypt4gh-secret-manager.properties")
 
 RENDERING_ERRORS = (
@@ -66,12 +68,6 @@ NEWEST_KNOWN = (2, 2, 0)  # what a revision that is no version is taken for
 
 # libyaml is ten times faster and reads the same
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def version_of(text: str) -> tuple[int, ...] | None:
-    """Read 25.10.4, v2.0.0-alpha.5 or 3.0 as numbers; None where it is no version."""
-    found = re.fullmatch(r"v?([0-9]+(?:\.[0-9]+){1,2})(?:[-.+].*)?", text)
-    return tuple(int(part) for part in found[1].split(".")) if found else None
 
 
 def redact(manifest: Manifest) -> Manifest:
@@ -132,6 +128,7 @@ class Renderer:
             finalizer=labels.FINALIZER,
             deadline_seconds=int(limits.total_seconds()) + DEADLINE_MARGIN,
             resources=self._resources(),
+            plugins=plugins(self._settings),
             kubernetes=version_of(self._settings.kubernetes_version) or (),
             transfer_parser_v1=self._needs_v1(self._settings.globflow_revision, GLOBFLOW_CLEAN),
             calculation_parser_v1=self._needs_v1(
@@ -227,9 +224,16 @@ class Renderer:
             "request": plain_request(request),
             "names": plain_names(names),
             "pgsc_calc": version_of(self._settings.pgsc_calc_revision) or NEWEST_KNOWN,
+            "may_publish_genotypes": may_publish_genotypes(self._settings.pgsc_calc_revision),
             "resource_labels": labels.of_bucket(whose, names.base, names.uid),
         }
-        return {name: self._file(name, context, is_private=is_private) for name in DRIVER_FILES}
+        made = {name: self._file(name, context, is_private=is_private) for name in DRIVER_FILES}
+        if context["may_publish_genotypes"] and not _keeps_genotypes(made[PIPELINE_PARAMETERS]):
+            raise ConfigurationError(
+                f"{PIPELINE_PARAMETERS}.j2: must set publish_cache to false for this"
+                " PGSC_CALC_REVISION: it would publish the genotypes with the results"
+            )
+        return made
 
     def _transfer_files(self, secrets: Mapping[str, str], *, is_private: bool) -> dict[str, str]:
         context = {"credentials": secrets}
@@ -270,6 +274,14 @@ class Renderer:
             raise _explained(template, error, is_private=is_private) from (
                 None if is_private else error
             )
+
+
+def _keeps_genotypes(parameters: str) -> bool:
+    try:
+        found = json.loads(parameters)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("publish_cache") is False
 
 
 def _explained(template: str, error: BaseException, *, is_private: bool) -> ConfigurationError:

@@ -7,7 +7,7 @@ answer that is not final, and none at all: a failed look-up is never absence.
 from collections.abc import Callable
 from datetime import datetime
 
-from pyvatti.diagnosis import run_failure
+from pyvatti.diagnosis import decisive, run_failure
 from pyvatti.models import Evidence, Run, RunStatus, State, Verdict, Witness
 from pyvatti.policy import proof
 from pyvatti.policy.limits import (
@@ -196,7 +196,7 @@ def _by_transfer(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     end = pod.init_end
     text = f"container {end.name} ended with exit code {end.exit_code} ({end.reason or 'Error'})"
     if end.message:
-        text += f": {end.message[-300:]}"
+        text += f": {decisive(end.message)}"
     return _failed(transfer_cause(pod, end), _said_by_cluster(text, end.finished_at or now))
 
 
@@ -208,7 +208,7 @@ def _by_driver_failure(seen: Observed, now: datetime, settings: Settings) -> Ver
     text = f"Job {job.ended or 'open'} {job.ended_reason}".strip()
     if end is not None:
         text += f"; container {end.name} ended with exit code {end.exit_code} ({end.reason})"
-        text += f": {end.message[-300:]}" if end.message else ""
+        text += f": {decisive(end.message)}" if end.message else ""
     return _failed(driver_cause(pod), _said_by_cluster(text, since))
 
 

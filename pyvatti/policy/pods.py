@@ -5,11 +5,14 @@ Source of the places where each failure shows: Kubernetes 1.36, measured; see do
 
 from dataclasses import dataclass
 
-from pyvatti.diagnosis import trace_exit, trace_name
+from pyvatti.diagnosis import (
+    Failure,
+    driver_failure,
+    trace_exit,
+    trace_name,
+    transfer_failure,
+)
 from pyvatti.models import ClusterEvent, ContainerEnd, Pod
-
-CREDENTIALS_MISSING = 78  # EX_CONFIG of sysexits.h: the transfer found no credentials
-BAD_ARGUMENTS = 255
 
 _INFRASTRUCTURE = {
     "Evicted": "The node was short of memory or disk and evicted the driver pod.",
@@ -69,28 +72,7 @@ def transfer_cause(pod: Pod, end: ContainerEnd) -> Cause:
     """Say why the data transfer (init container) failed."""
     if (cause := infrastructure_cause(pod)) is not None:
         return cause
-    code = end.exit_code
-    reason, sentence, step = (
-        "TransferFailed",
-        f"data transfer failed (exit {code})",
-        ("Check the Globus path, whether the upload or its key has expired, and the key handler."),
-    )
-    if end.reason == "OOMKilled":
-        reason, sentence = "TransferOutOfMemory", "data transfer ran out of memory"
-        step = "Raise DRIVER_MEMORY and submit again."
-    elif code == CREDENTIALS_MISSING:
-        reason, sentence = "CredentialsMissing", "data transfer found no credentials"
-        step = "Somebody deleted the transfer Secret: submit again."
-    elif code == BAD_ARGUMENTS:
-        reason, sentence = "TransferMisconfigured", "data transfer was started with bad arguments"
-        step = "Check GLOBFLOW_REVISION and the templates."
-    elif end.reason in ("StartError", "ContainerCannotRun"):
-        reason, sentence = "TransferCannotStart", "data transfer could not be started"
-        step = "Check NEXTFLOW_IMAGE and the templates."
-    elif code in (137, 143):
-        reason, sentence = "TransferKilled", f"data transfer was killed (exit {code})"
-        step = _RETRY
-    return Cause(reason=reason, message=sentence, next_step=step, exit_code=code)
+    return _cause(transfer_failure(end))
 
 
 def driver_cause(pod: Pod | None) -> Cause:
@@ -108,23 +90,16 @@ def driver_cause(pod: Pod | None) -> Cause:
         return Cause(
             reason="DriverLost", message="the workflow's driver was lost", next_step=_RETRY
         )
-    return _ended_cause(end)
+    return _cause(driver_failure(end))
 
 
-def _ended_cause(end: ContainerEnd) -> Cause:
-    code = end.exit_code
-    reason, sentence = "DriverFailed", f"the workflow's driver failed (exit {code})"
-    step = "Read the driver's log in the record."
-    if end.reason == "OOMKilled":
-        reason, sentence = "DriverOutOfMemory", "the workflow's driver ran out of memory"
-        step = "Raise DRIVER_MEMORY and submit again."
-    elif end.reason in ("StartError", "ContainerCannotRun") or code in (126, 127):
-        reason, sentence = "DriverCannotStart", "the workflow's driver could not be started"
-        step = "Check NEXTFLOW_IMAGE and the templates."
-    elif code in (137, 143):
-        reason, sentence = "DriverKilled", f"the workflow's driver was killed (exit {code})"
-        step = _RETRY
-    return Cause(reason=reason, message=sentence, next_step=step, exit_code=code)
+def _cause(failure: Failure) -> Cause:
+    return Cause(
+        reason=failure.reason,
+        message=failure.message,
+        next_step=failure.next_step,
+        exit_code=failure.exit_code,
+    )
 
 
 def image_cause(pod: Pod) -> Cause:

@@ -1,21 +1,25 @@
 """What globflow and Nextflow with pgsc_calc do in a driver pod, as HTTP clients of the stand-ins.
 
 Nothing is known of the service: a container's arguments, environment and files say what to do.
+Exit codes and last words are those of a real Nextflow 25.10.4.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
 import aiohttp
 
 from pyvatti.sandbox.driver_calls import CallFailed, Trace, Wire
+from pyvatti.sandbox.driver_ends import HeapExhausted, TaskFailed, Terminated
 from pyvatti.sandbox.driver_launch import (
     PROJECT,
     Launch,
     described,
+    make_trace,
     missing_code,
     nextflow_version,
     read_input,
@@ -23,15 +27,20 @@ from pyvatti.sandbox.driver_launch import (
     read_samplesheet,
     work_dir,
 )
+from pyvatti.sandbox.driver_objects import stage_files, write_results, write_work
 from pyvatti.sandbox.driver_pace import passed
 from pyvatti.sandbox.driver_plans import (
+    HEAP_EXHAUSTED,
+    KILLING,
     PLANS,
+    TRANSFER_PROCESS,
     Outcome,
     Plan,
     Plans,
     by_job,
     everyone,
     faults_of,
+    printed,
 )
 from pyvatti.sandbox.kube.kubelet_runtime import SIGTERMED, ContainerSpec, OutOfMemory, Runtime
 from pyvatti.sandbox.kube.kubelet_shell import ShellRuntime
@@ -41,24 +50,12 @@ __all__ = ["PLANS", "DriverRuntime", "Outcome", "Plan", "Plans", "by_job", "ever
 HOLD_SECONDS = 0.05  # between two looks whether a held run may end
 FOREVER = 1e7
 GENOMES_NOT_FOUND = 19
+HEAP_EXIT = 3
 PROCESSES = (
     "PGSCATALOG_PGSCCALC:PGSCCALC:INPUT_CHECK:FORMAT_SCOREFILES (1)",
     "PGSCATALOG_PGSCCALC:PGSCCALC:MATCH:MATCH_VARIANTS (1)",
     "PGSCATALOG_PGSCCALC:PGSCCALC:REPORT:SCORE_REPORT (1)",
 )
-
-
-class Terminated(Exception):
-    """SIGTERM arrived."""
-
-
-class TaskFailed(Exception):
-    """A task of the run failed."""
-
-    def __init__(self, exit_status: int | None, report: str, message: str = "") -> None:
-        super().__init__(message or report.partition("\n")[0])
-        self.exit_status = exit_status
-        self.report = report
 
 
 class DriverRuntime:
@@ -126,8 +123,7 @@ class _Driver:
             return 1
         try:
             return await (self._transfer if launch.is_transfer else self._calculate)(launch)
-        except Terminated:
-            self.log("SIGTERM")
+        except Terminated:  # while it pulls: no session is there to say anything
             return SIGTERMED
 
     # globflow
@@ -140,26 +136,36 @@ class _Driver:
             and value not in self.container.files
         ]
         if missing:
-            self.log(f"ERROR ~ credential file {missing[0]} is missing")
+            self.log(f"data transfer: credential file {missing[0]} is missing")
             return missing_code(launch.text)
+        if self.stop.is_set():
+            raise Terminated
         try:
             return await self._fetch(launch)
+        except Terminated:
+            self.log(KILLING)
+        except TaskFailed as failure:
+            self.log(printed(failure.report))
         except (CallFailed, ValueError) as error:
             self.log(f"ERROR ~ {error}")
-            return 1
+        return 1
 
     async def _fetch(self, launch: Launch) -> int:
         wanted = read_input(self.container, launch)
         if not isinstance(wanted, dict):
             raise ValueError("input must be an object with files")  # noqa: TRY004 - a bad launch
         self.log(f"Launching `gdp-public/globflow` for {len(wanted['files'])} files")
-        await self._write_work(launch)
-        await self._stage_files(launch)
-        await self._nap(self.plan.transfer_seconds)
-        for line in self.plan.transfer_log:
+        plan = self.plan
+        await write_work(self.wire, self.storage, launch)
+        await stage_files(self.wire, self.storage, launch, self.container.files)
+        await self._nap(plan.transfer_seconds)
+        if plan.transfer_status is not None:
+            failed = replace(plan, process=TRANSFER_PROCESS, exit_status=plan.transfer_status)
+            raise TaskFailed(failed.exit_status, failed.report(f"{work_dir(launch)}/57/c060f46e7b"))
+        for line in plan.transfer_log:
             self.log(line)
-        if self.plan.transfer_exit:
-            return self.plan.transfer_exit
+        if plan.transfer_exit:
+            return plan.transfer_exit
         for item in wanted["files"]:
             name = item["filename"].removesuffix(".c4gh")
             content = f"stand-in of {name}\n".encode()
@@ -172,65 +178,73 @@ class _Driver:
     async def _calculate(self, launch: Launch) -> int:
         self.log(f"Launching `{PROJECT}` [{launch.run_name}]")
         await self._nap(self.plan.start_seconds)
-        self.trace = self._make_trace(launch)
+        if self.plan.start_log:
+            self.log("\n".join(self.plan.start_log))
+            return 1
+        if self.plan.outcome is not Outcome.SILENT:
+            self.trace = make_trace(launch, self.container.env, self.wire, self.seqera)
         if not await self._begin(launch):
             return 1
         try:
             await self._run(launch)
         except Terminated:
-            self.log("WARN: Killing running tasks (SIGTERM)")
-            return await self._end(TaskFailed(None, "SIGTERM"))
+            return await self._stop()
+        except HeapExhausted:
+            self.log(HEAP_EXHAUSTED)
+            return HEAP_EXIT
         except TaskFailed as failure:
-            self.log(failure.report)
+            self.log(printed(failure.report))
             return await self._end(failure)
         except CallFailed as failure:
             self.log(f"ERROR ~ {failure}")
             return await self._end(TaskFailed(None, str(failure)))
         return await self._end(None)
 
-    def _make_trace(self, launch: Launch) -> Trace | None:
-        config, env = launch.config, self.container.env
-        token = config.get("accessToken") or env.get("TOWER_ACCESS_TOKEN", "")
-        if self.plan.outcome is Outcome.SILENT or not token:
-            return None
-        endpoint = config.get("endpoint", "")
-        if endpoint in ("", "-"):
-            endpoint = env.get("TOWER_API_ENDPOINT") or self.seqera
-        return Trace(
-            wire=self.wire,
-            endpoint=endpoint.rstrip("/"),
-            token=token,
-            workspace=config.get("workspaceId") or env.get("TOWER_WORKSPACE_ID", ""),
-            run_name=launch.run_name,
-        )
+    async def _stop(self) -> int:
+        """End on SIGTERM; the session and its shutdown hook tell so, twice within 50 ms."""
+        self.log(KILLING)
+        async with asyncio.TaskGroup() as twice:
+            for _ in range(2):
+                twice.create_task(self._tell_end(TaskFailed(None, "SIGTERM")))
+        return 1
 
     async def _begin(self, launch: Launch) -> bool:
         """Tell Seqera; False if this Nextflow gives up without it.
 
-        Source: nextflow#7055: 25.04 to 25.10 swallow the failure.
+        Source: nextflow#7055: 25.04 to 25.10 swallow the failure. After a refused create such a
+        one goes on with the id `null`; after a refused begin there is no progress, but an end.
         """
         if self.trace is None:
             return True
+        trace, self.trace = self.trace, None
+        is_patient = (25, 4) <= nextflow_version(self.container.image) < (26, 4)
+        created = trace.create(PROJECT, f"https://gitlab.ebi.ac.uk/{PROJECT}")
+        if not await self._is_taken(created) and not is_patient:
+            return False
+        if self.plan.outcome is Outcome.SUBMITTED:
+            return True
+        begun = trace.begin(described(self.container, launch))
+        if not await self._is_taken(begun) and not is_patient:
+            return False
+        self.trace = trace
+        return True
+
+    async def _is_taken(self, call: Coroutine[Any, Any, None]) -> bool:
         try:
-            await self.trace.create(PROJECT, f"https://gitlab.ebi.ac.uk/{PROJECT}")
-            if self.plan.outcome is Outcome.SUBMITTED:
-                self.trace = None
-                return True
-            await self.trace.begin(described(self.container, launch))
+            await call
         except CallFailed as failure:
             self.log(f"WARN: Unexpected HTTP response: {failure}")
-            self.trace = None
-            return (25, 4) <= nextflow_version(self.container.image) < (26, 4)
+            return False
         return True
 
     async def _run(self, launch: Launch) -> None:
         plan = self.plan
-        await self._write_work(launch)
+        folder = await write_work(self.wire, self.storage, launch)
         await self._need_genomes(launch)
         steps = len(PROCESSES)
         for number, process in enumerate(PROCESSES, 1):
             self.log(f"[{uuid4().hex[:2]}/{uuid4().hex[:6]}] Submitted process > {process}")
-            await self._progress(number, process)
+            await self._progress(number, process, folder)
             await self._nap(plan.run_seconds / steps)
         if plan.held_by is not None:
             await self._hold(plan.held_by)
@@ -239,11 +253,18 @@ class _Driver:
             await self._nap(FOREVER)
         if plan.outcome is Outcome.DIE:
             raise OutOfMemory
+        if plan.outcome is Outcome.HEAP:
+            raise HeapExhausted
         if plan.outcome is Outcome.FAIL:
             report = plan.report(f"{work_dir(launch)}/57/c060f46e7b")
             raise TaskFailed(plan.exit_status, report, "\n".join(plan.error_lines))
         if plan.writes_results:
-            await self._write_results(launch)
+            genomes = read_samplesheet(self.container, launch)
+            # The folder is the task's tag, cut at the first blank.
+            tag = str(genomes[0]["sampleset"]).partition(" ")[0] if genomes else "sampleset"
+            outdir = str(launch.params["outdir"])
+            await write_results(self.wire, self.storage, outdir, tag)
+            self.log(f"results are in {outdir}")
 
     async def _need_genomes(self, launch: Launch) -> None:
         for genome in read_samplesheet(self.container, launch):
@@ -257,15 +278,15 @@ class _Driver:
                     )
                     raise TaskFailed(lost.exit_status, lost.report(work_dir(launch)))
 
-    async def _progress(self, number: int, process: str) -> None:
-        if self.trace is None:
+    async def _progress(self, number: int, process: str, folder: str) -> None:
+        if self.trace is None or not self.trace.begun:
             return
         self.trace.counts = {"running": 1, "succeeded": number - 1}
         name, _, tag = process.partition(" ")
         task = {
             "taskId": number, "hash": f"{uuid4().hex[:2]}/{uuid4().hex[:6]}", "name": process,
             "process": name, "tag": tag.strip("()"), "status": "RUNNING", "exit": None,
-            "executor": "google-batch", "attempt": 1,
+            "executor": "google-batch", "attempt": 1, "workdir": folder, "script": "stand-in",
         }  # fmt: skip
         await self._tell(self.trace.progress([task]))
 
@@ -298,50 +319,26 @@ class _Driver:
 
     async def _end(self, failure: TaskFailed | None) -> int:
         """Tell Seqera the end and give Nextflow's exit code."""
-        if self.trace is not None and self.trace.begun:
-            self.trace.counts = {"succeeded": len(PROCESSES)} if failure is None else {"failed": 1}
-            try:
-                await self.trace.complete(
-                    success=failure is None,
-                    exit_status=failure.exit_status if failure else 0,
-                    error=failure.args[0] if failure else None,
-                    report=failure.report if failure else None,
-                )
-            except CallFailed as error:
-                self.log(f"WARN: Unexpected HTTP response: {error}")
+        await self._tell_end(failure)
         if self.plan.outcome is Outcome.HANG and failure is None:
             self.trace = None
-            await self._nap(FOREVER)
+            with suppress(Terminated):
+                await self._nap(FOREVER)
+            return 1
         if self.plan.exit_code is not None:
             return self.plan.exit_code
         return 0 if failure is None else 1
 
-    # objects
-
-    async def _write_work(self, launch: Launch) -> None:
-        folder = f"{work_dir(launch)}/{uuid4().hex[:2]}/{uuid4().hex[2:]}"
-        for name in (".command.run", ".command.sh", ".command.log", ".exitcode"):
-            await self.wire.put_object(self.storage, f"{folder}/{name}", b"stand-in\n")
-
-    async def _stage_files(self, launch: Launch) -> None:
-        """Copy local input files to the work folder, as Nextflow does for remote tasks."""
-        folder = f"{work_dir(launch)}/stage-{uuid4()}"
-        for path in launch.params.values():
-            if path in self.container.files:
-                name = f"{folder}/{uuid4().hex[:2]}/{uuid4().hex[2:]}/{path.rpartition('/')[2]}"
-                await self.wire.put_object(self.storage, name, self.container.files[path])
-
-    async def _write_results(self, launch: Launch) -> None:
-        outdir = str(launch.params["outdir"])
-        genomes = read_samplesheet(self.container, launch)
-        # The folder is the task's tag, cut at the first blank.
-        sampleset = str(genomes[0]["sampleset"]).partition(" ")[0] if genomes else "sampleset"
-        for name in (
-            f"{sampleset}/score/aggregated_scores.txt.gz",
-            f"{sampleset}/score/report.html",
-            f"{sampleset}/match/{sampleset}_log.csv.gz",
-            "pipeline_info/execution_report.html",
-            "pipeline_info/software_versions.yml",
-        ):
-            await self.wire.put_object(self.storage, f"{outdir}/{name}", b"stand-in result\n")
-        self.log(f"results are in {outdir}")
+    async def _tell_end(self, failure: TaskFailed | None) -> None:
+        if self.trace is None:
+            return
+        self.trace.counts = {"succeeded": len(PROCESSES)} if failure is None else {"failed": 1}
+        try:
+            await self.trace.complete(
+                success=failure is None,
+                exit_status=failure.exit_status if failure else 0,
+                error=failure.args[0] if failure else None,
+                report=failure.report if failure else None,
+            )
+        except CallFailed as error:
+            self.log(f"WARN: Unexpected HTTP response: {error}")

@@ -16,10 +16,23 @@ from uuid import uuid4
 import aiohttp
 
 TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
+ENDLESS = aiohttp.ClientTimeout(total=None, connect=10)
 RETRIED = (408, 429, 500, 502, 503, 504)
-ATTEMPTS = 10
-FIRST_DELAY, DELAY_LIMIT = 0.35, 90.0  # seconds
+DELAY_LIMIT = 90.0  # seconds
 MESSAGE_LIMIT = 255
+NO_ID = "null"  # what stands in the addresses after a refused create
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a call is made, and the first pause (seconds); each next one is twice as long."""
+
+    attempts: int
+    delay: float
+
+
+GAX = Retry(10, 0.35)
+TOWER = Retry(5, 1.27)  # seen with nf-tower 1.17.5: five tries, given up after 19 s
 
 
 class CallFailed(Exception):
@@ -32,25 +45,31 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A session with nf-tower's retries; `speed` divides the pauses between them."""
+    """A session that tries again; `speed` divides the pauses between two tries."""
 
     session: aiohttp.ClientSession
     speed: float = 1.0
-    attempts: int = ATTEMPTS
 
-    async def call(self, method: str, url: str, **options: Any) -> bytes:
+    async def call(
+        self,
+        method: str,
+        url: str,
+        retry: Retry = GAX,
+        timeout: aiohttp.ClientTimeout = TIMEOUT,  # noqa: ASYNC109 - aiohttp's own
+        **options: Any,
+    ) -> bytes:
         """Make a call, tried again where that may help. Raises CallFailed."""
-        delay = FIRST_DELAY
-        for attempt in range(1, self.attempts + 1):
+        delay = retry.delay
+        for attempt in range(1, retry.attempts + 1):
             try:
-                async with self.session.request(method, url, timeout=TIMEOUT, **options) as answer:
+                async with self.session.request(method, url, timeout=timeout, **options) as answer:
                     body = await answer.read()
                     if answer.status < 400:
                         return body
                     failure = CallFailed(answer.status, f"{answer.status} from {method} {url}")
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = CallFailed(0, f"{type(error).__name__} from {method} {url}")
-            if attempt == self.attempts or failure.status not in (0, *RETRIED):
+            if attempt == retry.attempts or failure.status not in (0, *RETRIED):
                 raise failure
             await asyncio.sleep(delay / self.speed)
             delay = min(delay * 2, DELAY_LIMIT)
@@ -85,14 +104,14 @@ class Trace:
     workspace: str
     run_name: str
     session_id: str = field(default_factory=lambda: str(uuid4()))
-    workflow_id: str = ""
+    workflow_id: str = NO_ID
     started: datetime | None = None
     workflow: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def begun(self) -> bool:
-        """Whether Seqera knows of the run: only then is its end told."""
+        """Whether Seqera took the beginning: only then is progress told; the end always is."""
         return self.started is not None
 
     async def create(self, project: str, repository: str) -> None:
@@ -137,7 +156,7 @@ class Trace:
     async def complete(
         self, *, success: bool, exit_status: int | None, error: str | None, report: str | None
     ) -> None:
-        """Tell the end. Raises CallFailed."""
+        """Tell the end, without a limit of time for an answer. Raises CallFailed."""
         now = datetime.now(UTC)
         duration = now - (self.started or now)
         self.workflow |= {
@@ -150,29 +169,32 @@ class Trace:
             "stats": {},
         }
         body = {"workflow": self.workflow, "metrics": [], "progress": self._progress()}
-        await self._send("PUT", f"/trace/{self.workflow_id}/complete", body)
+        await self._send("PUT", f"/trace/{self.workflow_id}/complete", body, timeout=ENDLESS)
 
     async def cancel_by_hand(self) -> None:
         """Cancel the run as a person does in Seqera's pages. Raises CallFailed."""
-        await self._send("POST", f"/workflow/{self.workflow_id}/cancel", {}, force="true")
+        await self._send("POST", f"/workflow/{self.workflow_id}/cancel?force=true", {})
 
     def _progress(self) -> dict[str, Any]:
         names = ("pending", "submitted", "running", "succeeded", "failed", "cached", "aborted")
         return {name: self.counts.get(name, 0) for name in names} | {"processes": []}
 
     async def _send(
-        self, method: str, path: str, body: dict[str, Any], **query: str
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any],
+        timeout: aiohttp.ClientTimeout = TIMEOUT,  # noqa: ASYNC109 - aiohttp's own
     ) -> dict[str, Any]:
         instant = int(datetime.now(UTC).timestamp() * 1000)
-        if self.workspace:
-            query["workspaceId"] = self.workspace
+        query = {"workspaceId": self.workspace} if self.workspace else {}
         headers = {
             "Authorization": authorization(self.token),
             "User-Agent": "Nextflow/sandbox",
         }
         raw = await self.wire.call(
             method, self.endpoint + path, params=query, headers=headers,
-            json=body | {"instant": instant},
+            json=body | {"instant": instant}, retry=TOWER, timeout=timeout,
         )  # fmt: skip
         return _object(raw)
 

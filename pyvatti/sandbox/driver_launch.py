@@ -1,17 +1,18 @@
 """Reads what a driver container was told: its arguments, parameter file, configuration and input.
 
-No calls and no plan.
+No calls of its own and no plan.
 """
 
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
-from pyvatti.sandbox.driver_calls import split_uri
+from pyvatti.sandbox.driver_calls import Trace, Wire, split_uri
 from pyvatti.sandbox.kube.kubelet_runtime import ContainerSpec
 
 PROJECT = "gdp-public/pgsc_calc"
@@ -28,6 +29,7 @@ class Launch:
     config: dict[str, str]
     run_name: str
     text: str
+    config_text: str
 
     @property
     def is_transfer(self) -> bool:
@@ -61,7 +63,11 @@ def read_launch(container: ContainerSpec) -> Launch:
         raise ValueError("the parameter file holds no object")  # noqa: TRY004 - a bad launch
     name = next(iter(_values(words, "-name")), f"sandbox-{uuid4().hex[:8]}")
     return Launch(
-        params=parsed, config=_settings(config), run_name=name, text="\n".join(container.argv)
+        params=parsed,
+        config=_settings(config),
+        run_name=name,
+        text="\n".join(container.argv),
+        config_text=config,
     )
 
 
@@ -113,6 +119,24 @@ def work_dir(launch: Launch) -> str:
     return f"gs://{split_uri(str(launch.params['outdir']))[0]}/work"
 
 
+def make_trace(launch: Launch, env: Mapping[str, str], wire: Wire, usual: str) -> Trace | None:
+    """Give what tells Seqera, None without a token; `usual` is its address where none is given."""
+    config = launch.config
+    token = config.get("accessToken") or env.get("TOWER_ACCESS_TOKEN", "")
+    if not token:
+        return None
+    endpoint = config.get("endpoint", "")
+    if endpoint in ("", "-"):
+        endpoint = env.get("TOWER_API_ENDPOINT") or usual
+    return Trace(
+        wire=wire,
+        endpoint=endpoint.rstrip("/"),
+        token=token,
+        workspace=config.get("workspaceId") or env.get("TOWER_WORKSPACE_ID", ""),
+        run_name=launch.run_name,
+    )
+
+
 def missing_code(text: str) -> int:
     """Give the exit code the init script itself would end with."""
     found = _EXIT.search(text)
@@ -129,6 +153,7 @@ def described(container: ContainerSpec, launch: Launch) -> dict[str, Any]:
         "commandLine": " ".join(container.argv)[:8096],
         "profile": "docker",
         "params": launch.params,
+        "configText": launch.config_text,
         "launchDir": "/",
         "userName": "nextflow",
         "containerEngine": "docker",

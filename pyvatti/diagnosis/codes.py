@@ -8,13 +8,14 @@ Google Batch "Troubleshooting: task exit codes", ebi-gdp/docs "Pipeline error co
 import re
 from dataclasses import dataclass
 
-from pyvatti import foreign
+from pyvatti.diagnosis.wording import (
+    TRACE_NAME_LIMIT,
+    first_line,
+    process_of,
+    trace_exit,
+    trace_name,
+)
 from pyvatti.models import Run, RunStatus
-
-TRACE_NAME_LIMIT = 512
-UNNAMED = "unknown failure"
-
-_QUOTED_PROCESS = re.compile(r"process\s*>\s*'(.+)'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,27 +40,6 @@ class RunFailure:
     trace_exit: int
 
 
-def trace_exit(code: int | None) -> int:
-    """Give the exit code of a failure as the backend can hold it: 1..127, never null."""
-    return code if code is not None and 1 <= code <= 127 else 1
-
-
-def trace_name(text: str) -> str:
-    """Give a line of at most 512 characters, never empty, without markup and control characters."""
-    return foreign.plain_line(text, TRACE_NAME_LIMIT) or UNNAMED
-
-
-def process_of(error_report: str) -> str | None:
-    """Find the failed process, quoted in line 1 of an error report: `A:B:MATCH_COMBINE (1)`."""
-    found = _QUOTED_PROCESS.search(first_line(error_report))
-    return found.group(1).strip() or None if found else None
-
-
-def first_line(text: str) -> str:
-    """Give the first line that is not blank, or an empty text."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
 def explain(exit_code: int | None, process: str | None, report: str) -> Explanation:
     """Say what a failed run's exit code means.
 
@@ -70,15 +50,22 @@ def explain(exit_code: int | None, process: str | None, report: str) -> Explanat
     table = _PLINK if by_plink else _PGSCATALOG
     if exit_code in table:
         return table[exit_code]
-    if exit_code in _SIGNALS or exit_code in _BATCH:
-        return _SIGNALS.get(exit_code) or _BATCH[exit_code]
-    if exit_code is not None and 130 <= exit_code <= 145:
-        return _killed(exit_code)
+    if (known := by_machine(exit_code)) is not None:
+        return known
     if exit_code in (None, 0):
         return _named_exception(report) or _without_code(process, report)
     if exit_code in (1, 255):
         return _named_exception(report) or (_GENERIC if exit_code == 1 else _OTHER_PGS)
     return _GENERIC
+
+
+def by_machine(exit_code: int | None) -> Explanation | None:
+    """Say what a code means that comes from a signal or from the machine, whatever the program."""
+    if exit_code is None:
+        return None
+    if exit_code in _SIGNALS or exit_code in _BATCH:
+        return _SIGNALS.get(exit_code) or _BATCH[exit_code]
+    return _killed(exit_code) if 130 <= exit_code <= 145 else None
 
 
 def run_failure(run: Run) -> RunFailure:
@@ -87,20 +74,25 @@ def run_failure(run: Run) -> RunFailure:
         return RunFailure(
             reason="Cancelled",
             message="The run was cancelled in Seqera.",
-            next_step="Submit again if that was not meant.",
+            next_step="Submit again under a new id if that was not meant.",
             exit_code=None,
             trace_name="cancelled in Seqera",
             trace_exit=1,
         )
-    code = run.exit_status or None  # 0 says nothing about a failure
     process = process_of(run.error_report) or process_of(run.error_message)
-    explanation = explain(code, process, run.error_report or run.error_message)
+    return task_failure(run.exit_status, process, run.error_report or run.error_message)
+
+
+def task_failure(exit_status: int | None, process: str | None, report: str) -> RunFailure:
+    """Say why a run failed, from its task's exit code, its failed process and a report."""
+    code = exit_status or None  # 0 says nothing about a failure
+    explanation = explain(code, process, report)
     return RunFailure(
         reason=explanation.code,
         message=_sentence(explanation, code, process),
         next_step=explanation.next_step,
-        exit_code=run.exit_status,
-        trace_name=trace_name(_named(run, explanation, code, process)),
+        exit_code=exit_status,
+        trace_name=trace_name(_named(report, explanation, code, process)),
         trace_exit=trace_exit(code),
     )
 
@@ -112,8 +104,8 @@ def _sentence(explanation: Explanation, code: int | None, process: str | None) -
     return f"{explanation.message} ({where})" if where else explanation.message
 
 
-def _named(run: Run, explanation: Explanation, code: int | None, process: str | None) -> str:
-    said = first_line(run.error_report) or first_line(run.error_message)
+def _named(report: str, explanation: Explanation, code: int | None, process: str | None) -> str:
+    said = first_line(report)
     if code is None:
         return said or explanation.message
     name = process or said or explanation.message
@@ -147,12 +139,16 @@ def _killed(exit_code: int) -> Explanation:
     )
 
 
-_AGAIN = "The pipeline had tried again by itself; submit again, and report it if it comes back."
-_LATER = "Submit again later."
+AGAIN_ELSEWHERE = "Nothing is wrong with the request: submit it again under a new id."
+_AGAIN = (
+    "The pipeline had tried again by itself; submit again under a new id, and report it if it"
+    " comes back."
+)
+_LATER = "Submit again later under a new id."
 _CHECK_BUILD = "Check that target_build is the build of the genomes, and impute them."
 _OTHER_SCORE = "Leave this score out or choose another one."
-_REPORT = "Submit again, and report it if it comes back."
-_MORE_MEMORY = "Tell the operator: a higher memory limit (MAX_MEMORY) may be needed."
+_REPORT = "Submit again under a new id, and report it if it comes back."
+MORE_MEMORY = "Tell the operator: a higher memory limit (MAX_MEMORY) may be needed."
 
 
 def _row(code: str, message: str, next_step: str, short: str) -> Explanation:
@@ -174,7 +170,7 @@ _WORKFLOW = _row(
 _STOPPED = _row(
     "DriverStopped",
     "The workflow was stopped from outside before it had finished.",
-    "Nothing is wrong with the request: submit it again.",
+    AGAIN_ELSEWHERE,
     "stopped",
 )
 _OTHER_PGS = _row(
@@ -185,7 +181,7 @@ _OTHER_PGS = _row(
 )
 
 _PLINK: dict[int | None, Explanation] = {
-    2: _row("PlinkOutOfMemory", "plink2 ran out of memory.", _MORE_MEMORY, "out of memory"),
+    2: _row("PlinkOutOfMemory", "plink2 ran out of memory.", MORE_MEMORY, "out of memory"),
     3: _row("PlinkOpenFailed", "plink2 could not open a file.", _REPORT, "file not opened"),
     4: _row("PlinkReadFailed", "plink2 could not read a file.", _REPORT, "file not read"),
     5: _row(
@@ -300,25 +296,29 @@ _SIGNALS: dict[int | None, Explanation] = {
     137: _row(
         "TaskOutOfMemory",
         "A step was killed, most often because it needed more memory than allowed.",
-        f"{_AGAIN} {_MORE_MEMORY}",
+        f"{_AGAIN} {MORE_MEMORY}",
         "out of memory or killed",
     ),
     143: _row("TaskStopped", "A step was stopped from outside.", _AGAIN, "stopped"),
 }
 
-_RETRY_BATCH = "Nothing is wrong with the request: submit it again."
 _BATCH: dict[int | None, Explanation] = {
     50001: _row(
-        "MachinePreempted", "The spot machine of a step was taken away.", _RETRY_BATCH, "preempted"
+        "MachinePreempted",
+        "The spot machine of a step was taken away.",
+        AGAIN_ELSEWHERE,
+        "preempted",
     ),
     50002: _row(
-        "MachineSilent", "The machine of a step stopped reporting.", _RETRY_BATCH, "no report"
+        "MachineSilent", "The machine of a step stopped reporting.", AGAIN_ELSEWHERE, "no report"
     ),
-    50003: _row("MachineRebooted", "The machine of a step was rebooted.", _RETRY_BATCH, "rebooted"),
+    50003: _row(
+        "MachineRebooted", "The machine of a step was rebooted.", AGAIN_ELSEWHERE, "rebooted"
+    ),
     50004: _row(
         "MachineUnresponsive",
         "The machine of a step did not respond any more.",
-        _RETRY_BATCH,
+        AGAIN_ELSEWHERE,
         "unresponsive",
     ),
     50005: _row(
@@ -330,7 +330,7 @@ _BATCH: dict[int | None, Explanation] = {
     50006: _row(
         "MachineRecreated",
         "The machine of a step was recreated while it ran.",
-        _RETRY_BATCH,
+        AGAIN_ELSEWHERE,
         "machine recreated",
     ),
 }
