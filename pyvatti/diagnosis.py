@@ -87,7 +87,7 @@ def run_failure(run: Run) -> RunFailure:
         return RunFailure(
             reason="Cancelled",
             message="The run was cancelled in Seqera.",
-            next_step="Submit again if that was not meant.",
+            next_step="Submit again under a new id if that was not meant.",
             exit_code=None,
             trace_name="cancelled in Seqera",
             trace_exit=1,
@@ -147,11 +147,14 @@ def _killed(exit_code: int) -> Explanation:
     )
 
 
-_AGAIN = "The pipeline had tried again by itself; submit again, and report it if it comes back."
-_LATER = "Submit again later."
+_AGAIN = (
+    "The pipeline had tried again by itself; submit again under a new id, and report it if it"
+    " comes back."
+)
+_LATER = "Submit again later, under a new id."
 _CHECK_BUILD = "Check that target_build is the build of the genomes, and impute them."
 _OTHER_SCORE = "Leave this score out or choose another one."
-_REPORT = "Submit again, and report it if it comes back."
+_REPORT = "Submit again under a new id, and report it if it comes back."
 _MORE_MEMORY = "Tell the operator: a higher memory limit (MAX_MEMORY) may be needed."
 
 
@@ -174,7 +177,7 @@ _WORKFLOW = _row(
 _STOPPED = _row(
     "DriverStopped",
     "The workflow was stopped from outside before it had finished.",
-    "Nothing is wrong with the request: submit it again.",
+    "Nothing is wrong with the request: submit it again under a new id.",
     "stopped",
 )
 _OTHER_PGS = _row(
@@ -306,7 +309,7 @@ _SIGNALS: dict[int | None, Explanation] = {
     143: _row("TaskStopped", "A step was stopped from outside.", _AGAIN, "stopped"),
 }
 
-_RETRY_BATCH = "Nothing is wrong with the request: submit it again."
+_RETRY_BATCH = "Nothing is wrong with the request: submit it again under a new id."
 _BATCH: dict[int | None, Explanation] = {
     50001: _row(
         "MachinePreempted", "The spot machine of a step was taken away.", _RETRY_BATCH, "preempted"
