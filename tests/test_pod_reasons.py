@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import NAMES, T0, UID, at, job, pod, run, running, seen, settings
@@ -12,6 +12,7 @@ from builders import NAMES, T0, UID, at, job, pod, run, running, seen, settings
 from pyvatti import foreign, labels
 from pyvatti.jobs import read_pod
 from pyvatti.labels import FINALIZER, FOREGROUND
+from pyvatti.lifecycle.actor import JobActor
 from pyvatti.lifecycle.trimming import slim_pod
 from pyvatti.models import (
     Delivery,
@@ -306,6 +307,18 @@ def test_a_job_fails_with_its_node(observed: Observed, seconds: float, reason: s
         assert T0.isoformat() in verdict.message
         assert "not observed" in verdict.message
         assert verdict.evidence[0].at == T0
+
+
+def test_a_node_that_answers_between_two_silences_begins_its_patience_anew():
+    actor = JobActor(*cast("list[Any]", [None] * 3), job(), lambda: None)
+    back = told("Running", **MAIN, conditions=[READY, CONTAINERS])
+    times = []
+
+    for of, seconds in ((SILENT, 1), (SILENT, 2), (back, 3), (SILENT, 4)):
+        actor._note_times(seen(DEPLOYED, of), at(seconds))
+        times.append(actor.progress.silent_seen_at)
+
+    assert times == [at(1), at(1), None, at(4)]
 
 
 def test_a_silent_node_is_looked_at_again_when_the_patience_is_over():
