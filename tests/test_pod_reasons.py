@@ -293,6 +293,10 @@ LOST = [
      seen(DEPLOYED, told("Running", inits=(DONE,), mains=(stopped("calculation", 1),),
           conditions=[NOT_READY, CONTAINERS]), progress=KNOWN, run=RUNNING),
      PATIENCE_OF_NODE, "DriverFailed"),
+    ("and after its own grace",
+     seen(DEPLOYED, told("Running", inits=(DONE,), mains=(stopped("calculation", 1),),
+          conditions=[NOT_READY, CONTAINERS]), run=RUNNING,
+          progress=replace(KNOWN, silent_seen_at=at(-PATIENCE_OF_NODE))), 1, None),
 ]  # fmt: skip
 
 
@@ -323,9 +327,10 @@ def test_a_node_that_answers_between_two_silences_begins_its_patience_anew():
 
 def test_a_silent_node_is_looked_at_again_when_the_patience_is_over():
     observed = seen(DEPLOYED, SILENT, progress=KNOWN, run=RUNNING, asked_at=at(1))
+    patient = settings(node_grace=700)
 
-    assert at(PATIENCE_OF_NODE) in set(wake_times(observed, SETTINGS))
-    assert decide(observed, at(PATIENCE_OF_NODE), SETTINGS) == [act.AskSeqera()]
+    assert at(700) in set(wake_times(observed, patient))
+    assert decide(observed, at(700), patient) == [act.AskSeqera()]
     assert T0 + timedelta(seconds=60) in set(wake_times(seen(DEPLOYED, DYING), SETTINGS))
 
 
