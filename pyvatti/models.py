@@ -131,8 +131,11 @@ class Pod:
     """What matters of a driver pod.
 
     `init_end` and `main_end` are None while that container has not ended; `waiting` is
-    (container, reason, message) of the first container that waits with a reason.
-    `disruption` is the reason of a true DisruptionTarget condition.
+    (container, reason, message) of the first container that waits with a reason, whosever it is.
+    `disruption` is the reason of a true DisruptionTarget condition. `others` are the ends of
+    containers that somebody adds (a mesh, a vault), `others_running` their names while they run.
+    `silent_since` is when its node was found not to answer, `due_at` when a deleted pod should
+    have ended: where it lives on much later, nobody stops it.
     """
 
     name: str
@@ -151,6 +154,10 @@ class Pod:
     waiting: tuple[str, str, str] | None = None
     unschedulable: str = ""
     disruption: str = ""
+    others: tuple[ContainerEnd, ...] = ()
+    others_running: tuple[str, ...] = ()
+    silent_since: datetime | None = None
+    due_at: datetime | None = None
     finalizers: tuple[str, ...] = ()  # they hold the object, not its containers
 
     @property

@@ -249,6 +249,9 @@ class Settings(BaseSettings):
     image_grace: Seconds = Field(
         timedelta(minutes=2), description="How long an image error may last"
     )
+    node_grace: Seconds = Field(
+        timedelta(minutes=10), description="How long the driver's node may be silent"
+    )
     accept_grace: Seconds = Field(
         timedelta(minutes=10), description="Age at which a half accepted job is withdrawn"
     )

@@ -665,7 +665,10 @@ async def test_disrupted_pod_says_by_whom(fault: Fault, reason: str):
     ("fault", "reason", "end"),
     [
         pytest.param(Fault.EVICTED, "Evicted", "terminated:137:Error", id="memory pressure"),
-        pytest.param(Fault.NODE_SHUTDOWN, "NodeShutdown", "terminated:143:Error", id="shutdown"),
+        pytest.param(
+            Fault.STORAGE_LIMIT, "Evicted", "terminated:137:Error", id="its own storage limit"
+        ),
+        pytest.param(Fault.NODE_SHUTDOWN, "Terminated", "terminated:143:Error", id="shutdown"),
         pytest.param(
             Fault.PREEMPTED_BY_KUBELET, "Preempting", "terminated:137:Error", id="preempted"
         ),
@@ -673,6 +676,7 @@ async def test_disrupted_pod_says_by_whom(fault: Fault, reason: str):
         pytest.param(
             Fault.UNEXPECTED_ADMISSION, "UnexpectedAdmissionError", "", id="refused on arrival"
         ),
+        pytest.param(Fault.NODE_AFFINITY, "NodeAffinity", "", id="not the node it is bound to"),
     ],
 )
 async def test_pod_ended_by_its_node_keeps_the_reason(fault: Fault, reason: str, end: str):
@@ -683,6 +687,17 @@ async def test_pod_ended_by_its_node_keeps_the_reason(fault: Fault, reason: str,
 
         pod = world.pod()
         assert (phase(pod), pod["status"]["reason"], state(pod)) == ("Failed", reason, end)
+        assert pod["status"]["message"]
+
+
+async def test_an_eviction_beyond_the_pods_own_limit_is_no_disruption():
+    async with bench() as world:
+        world.create(job(TRAP, fault=Fault.STORAGE_LIMIT))
+
+        await world.finished()
+
+        assert "DisruptionTarget" not in [item[0] for item in conditions(world.pod())]
+        assert "exceeds the total limit of containers" in world.pod()["status"]["message"]
 
 
 async def test_lost_node_is_noticed_late_and_its_pod_stays_until_the_node_is_removed():
@@ -710,6 +725,20 @@ async def test_lost_node_is_noticed_late_and_its_pod_stays_until_the_node_is_rem
             ["DeletionByPodGC"],
         ]
         assert conditions(finished)[-1][2] == "BackoffLimitExceeded"
+
+
+async def test_silent_node_turns_ready_alone_to_false_and_nothing_else_ever_happens():
+    async with bench(400) as world:
+        world.create(job(TRAP, fault=Fault.NODE_SILENT))
+
+        await world.running()
+        await world.until(lambda: ("Ready", "False", "") in conditions(world.pod()))
+        world.store.delete(PODS, NAMESPACE, world.pod()["metadata"]["name"])
+        await asyncio.sleep(400 / world.speed)
+
+        pod = world.pod()
+        assert ("ContainersReady", "True", "") in conditions(pod)
+        assert (phase(pod), dying(pod)) == ("Running", True)
 
 
 async def test_running_pod_can_be_struck_by_a_test():

@@ -16,7 +16,7 @@ _PROCESS = re.compile(r"Error executing process > '(.+)'")
 _STATUS = re.compile(r"terminated with an error exit status \((-?\d{1,10})\)")
 _COMMAND_STATUS = re.compile(r"^Command exit status:\s*\n\s*(-?\d{1,10})\s*$", re.MULTILINE)
 _SECTION = re.compile(r"^(?:Command error|Command exit status|Work dir):\s*$", re.MULTILINE)
-_HEAP = re.compile(r"^Terminating due to java\.lang\.OutOfMemoryError.*", re.MULTILINE)
+_HEAP = re.compile(r"^.*java\.lang\.OutOfMemoryError.*", re.MULTILINE)
 _STOPPED = re.compile(r"^.*Killing running tasks.*", re.MULTILINE)
 _START = re.compile(r"^(?:ERROR ~|Remote resource not found).*", re.MULTILINE)
 

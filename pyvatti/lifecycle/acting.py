@@ -102,14 +102,14 @@ class Hands:
                 await self._enter(job, step)
             case act.StopJob():
                 return await self._clearing.stop(job, done)
-            case act.RemoveStrays():
-                return await self._clearing.remove_strays(job, done)
+            case act.RemoveStrays(lost=lost):
+                return await self._clearing.remove_strays(job, done, lost)
             case act.RemoveBucket(name=name):
                 return await self._clearing.remove_bucket(job, name, done)
             case act.LookAgain(resources=resources):
                 return await self._clearing.look_again(job, resources, done)
-            case act.WriteRecord():
-                return await self._clearing.write_record(job, done)
+            case act.WriteRecord(unseen=unseen):
+                return await self._clearing.write_record(job, done, unseen)
             case act.LetGo():
                 await self._writer.patch(job, lambda it: self._let_go(it, done))
                 self._note_stay(job)

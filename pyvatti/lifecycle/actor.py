@@ -42,7 +42,8 @@ from pyvatti.policy import (
     wake_times,
 )
 from pyvatti.policy.actions import Enter, LetGo, Withdraw
-from pyvatti.policy.limits import has_image_error, in_haste, state_limit
+from pyvatti.policy.limits import in_haste, state_limit
+from pyvatti.policy.podwords import has_image_error, silence, silent_since, waits_on
 from pyvatti.settings import Settings
 from pyvatti.telemetry import metrics
 
@@ -75,6 +76,7 @@ class JobActor:
         self._changed = asyncio.Event()
         self._failures = 0
         self._faults: set[str] = set()
+        self._waits: set[str] = set()  # what was told that it waits for
         self.guard = Guard("actor")
         self._tried: Action | None = None  # the step of the last pass that was tried last
 
@@ -180,6 +182,7 @@ class JobActor:
                 return 0.0
             now = self._doors.clock()
             settings = self._settings()
+            self._tell_wait(seen, now)
             steps = decide(seen, now, settings)
             if is_data_gone(seen):
                 self._doors.cache.note_clean(self.uid)
@@ -277,6 +280,20 @@ class JobActor:
             metrics.unexpected.labels("actor", "Unreadable").inc()
             self._hands.warn(job, "AnnotationUnreadable", f"{names}: not readable and left out")
 
+    def _tell_wait(self, seen: Observed, now: datetime) -> None:
+        """Say once, of each kind, what keeps the driver pod of an unfinished job from running."""
+        pod, job = seen.pod, seen.job
+        if pod is None or job.state.is_terminal or job.deleting_since is not None:
+            return
+        since, waits = silent_since(pod, now), waits_on(pod, ())
+        if since is not None:
+            waits = ("silent node", silence(since))
+        if waits is None or waits[0] in self._waits:
+            return
+        self._waits.add(waits[0])
+        log.warning("job waits", on=waits[0], why=waits[1])
+        self._hands.warn(job, "Waiting", f"waits for {waits[0]}: {waits[1]}")
+
     async def _look_for_secret(self, job: Job, *, has_slot: bool) -> bool:
         """Tell whether the driver's Secret stands, where the answer decides something."""
         if job.withdrawn:
@@ -309,12 +326,14 @@ class JobActor:
         """Take down what is new to us and since when; tell whether there was anything."""
         done, pod, job = self.progress, seen.pod, seen.job
         ended = job.ended is not None or (pod is not None and pod.main_end is not None)
+        is_silent = any(silent_since(item, now) is not None for item in seen.pods)
         first = {
             "first_seen_at": done.first_seen_at or now,
             "end_seen_at": done.end_seen_at or (now if ended else None),
             "deletion_seen_at": done.deletion_seen_at or (now if job.deleting_since else None),
             "going_seen_at": done.going_seen_at or (now if seen.going_since else None),
             "image_error_since": (done.image_error_since or now) if has_image_error(pod) else None,
+            "silent_seen_at": (done.silent_seen_at or now) if is_silent else None,
         }
         news: dict[str, Any] = {
             name: at for name, at in first.items() if at is not getattr(done, name)

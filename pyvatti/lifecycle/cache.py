@@ -305,7 +305,8 @@ class Cache:
         try:
             known = self._job_of.get(raw["metadata"]["uid"])  # its owner may have been edited since
             job_uid = known or labels.owner_uid(raw)
-            pod = replace(read_pod(raw, self.personal.pod_cleaner(job_uid)), job_uid=job_uid)
+            words = self.personal.pod_cleaner(job_uid), self.personal.cleaner(job_uid)
+            pod = replace(read_pod(raw, *words), job_uid=job_uid)
         except UNREADABLE as error:
             self._guard.note(_name_of(raw), error)
             return

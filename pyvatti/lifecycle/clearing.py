@@ -4,6 +4,7 @@ Each step is idempotent: 404 is done, and whose thing it is is looked up before 
 order of the steps is the policy's.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import structlog
@@ -77,10 +78,13 @@ class Clearing:
         ]
         return self._with(replace(done, stop_sent=True, transfer_gone=True), *asked)
 
-    async def remove_strays(self, job: Job, done: Progress) -> Progress:
+    async def remove_strays(
+        self, job: Job, done: Progress, lost: AbstractSet[str] = frozenset()
+    ) -> Progress:
         """Delete pods and Secrets that lost their owner; raise NotYet while a pod may write.
 
         A pod that has ended may stay: somebody's finalizer holds the object, and nothing runs.
+        Those of the uids `lost` are not waited for: their node does not answer.
         """
         pods = await removing.list_pods(self._doors, job.names)
         await removing.delete_pods(self._doors, pods)
@@ -89,7 +93,8 @@ class Clearing:
                 await removing.delete_secret(self._doors, job.names, name)
             except NotOurs as error:
                 done = self._leave(job, f"secret/{name}", error, done)
-        if any(read_pod(pod).is_live for pod in pods):
+        read = [read_pod(pod) for pod in pods]
+        if any(pod.is_live and pod.uid not in lost for pod in read):
             raise NotYet(STRAY_PAUSE, done)  # a stopped pod may write until it is gone: look again
         return replace(done, strays_gone=True)
 
@@ -126,17 +131,20 @@ class Clearing:
         self._writer.note(job, "BucketRemoved", f"bucket {name}{count} is gone")
         return self._with(done, *proof.with_folder(removal, job.names))
 
-    async def write_record(self, job: Job, done: Progress) -> Progress:
-        """Write what happened into the record."""
+    async def write_record(
+        self, job: Job, done: Progress, unseen: tuple[Remainder, ...] = ()
+    ) -> Progress:
+        """Write what happened into the record; `unseen` remains as far as anybody knows."""
         doors = self._doors
         newest = doors.cache.job(job.names.base, job.uid) or job
-        record = records.build(doors.renderer, newest, doors.installation, done, doors.clock())
+        told = replace(done, remaining=(*done.remaining, *unseen))
+        record = records.build(doors.renderer, newest, doors.installation, told, doors.clock())
         try:
             await records.store(doors.kube, record, doors.installation)
         except NamespaceTerminating:
             left = [item.resource for item in done.remaining]
             log.warning("no record: the namespace is being deleted", remaining=left)
-        if proof.holds_data(done.remaining):
+        if proof.holds_data(told.remaining):
             doors.remains.note_finished(job.uid, job.transitions.get(job.state, doors.clock()))
         return replace(done, recorded=True, recorded_outbox=newest.outbox)
 

@@ -105,9 +105,13 @@ class Reader:
         self._doors.cache.require_synced()
         names = id_names(job_id, self._doors.settings.namespace)
         job = self._doors.cache.job(names.base)
-        if job is not None and not job.withdrawn:
+        if job is not None and job.withdrawn:
+            job = None
+        if job is not None and not _is_let_go(job):
             return await self._live(job)
         found = await records.look(self._doors.kube, names, self._doors.installation)
+        if found is None and job is not None:
+            return await self._live(job)
         if found is None:
             raise JobNotFound(f"{names.job_id} is not known")
         return _finished(found, self._doors.settings.namespace)
@@ -201,6 +205,8 @@ class Reader:
     async def _lines(self, state: State | None) -> AsyncIterator[JobLine]:
         live = set()
         for job in self._doors.cache.jobs():
+            if _is_let_go(job):
+                continue
             live.add(job.names.job_id)
             if not job.withdrawn and state in (None, job.state):
                 yield JobLine(
@@ -221,6 +227,12 @@ class Reader:
             line = _record_line(raw["metadata"])
             if line is not None and line.id not in live:
                 yield line
+
+
+def _is_let_go(job: Job) -> bool:
+    """Tell whether nothing follows of a Job: it stands while its pod's node does not answer."""
+    gone = labels.FINALIZER not in job.finalizers and job.deleting_since is not None
+    return gone and job.state.is_terminal
 
 
 def _record_line(metadata: dict[str, object]) -> JobLine | None:

@@ -46,7 +46,7 @@ def slim_pod(raw: Manifest) -> Manifest:
     for key in ("initContainerStatuses", "containerStatuses"):
         states = status.get(key) or ()
         kept[key] = [{"name": item["name"], "state": item.get("state")} for item in states]
-    told = ("PodScheduled", "DisruptionTarget")
+    told = ("PodScheduled", "Ready", "ContainersReady", "DisruptionTarget")
     kept["conditions"] = [item for item in status.get("conditions") or () if item["type"] in told]
     metadata = {key: raw["metadata"][key] for key in POD_METADATA if key in raw["metadata"]}
     found = metadata.get("labels") or {}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pyvatti.models import Pod, Verdict
+from pyvatti.models import Pod, Remainder, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,12 @@ class StopJob:
 
 @dataclass(frozen=True, slots=True)
 class RemoveStrays:
-    """Delete pods and Secrets of the job that lost their owner, until no pod may write."""
+    """Delete pods and Secrets of the job that lost their owner, until no pod may write.
+
+    `lost` are uids of pods whose end nobody waits for: their node does not answer.
+    """
+
+    lost: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,9 @@ class LookAgain:
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """Write what happened into the record."""
+    """Write what happened into the record; `unseen` is what nobody could see the end of."""
+
+    unseen: tuple[Remainder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

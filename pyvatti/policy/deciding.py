@@ -7,12 +7,21 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pyvatti.labels import FINALIZER, FOREGROUND
-from pyvatti.models import Event, Job, Presence, State, Verdict
+from pyvatti.models import Event, Job, Pod, Presence, Remainder, State, Verdict
 from pyvatti.policy import actions as act
 from pyvatti.policy import proof
 from pyvatti.policy.judging import judge
-from pyvatti.policy.limits import grace_end, is_asked_since, is_done, last_look, state_limit
+from pyvatti.policy.limits import (
+    grace_end,
+    is_asked_since,
+    is_done,
+    is_lost,
+    last_look,
+    state_limit,
+)
 from pyvatti.policy.observed import Observed
+from pyvatti.policy.pods import NODE_LOST
+from pyvatti.policy.podwords import OVERDUE, silence, silent_since
 from pyvatti.settings import Settings
 
 NO_POD_PATIENCE = timedelta(seconds=3)
@@ -141,28 +150,39 @@ def _end(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
         return [act.DeleteTransferSecret()]
     if job.deleting_since is None or not (done.stop_sent or FOREGROUND in job.finalizers):
         return [act.StopJob()]
-    return _remove(seen)
+    return _remove(seen, now, settings)
 
 
-def _remove(seen: Observed) -> list[act.Action]:
+def _remove(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
     """Remove data as soon as no container can write; only letting go waits for pod objects.
 
-    Nothing here waits for the garbage collector, which a finalizer on an ended pod can stop.
+    Nothing here waits for the garbage collector, which a finalizer on an ended pod can stop; nor
+    for a node that does not answer, which may never do: a deleted bucket takes no writes.
     """
     job, done = seen.job, seen.progress
-    may_write = any(pod.is_live for pod in seen.pods)
+    lost = [pod for pod in seen.pods if is_lost(pod, seen, now, settings)]
+    held = [pod for pod in seen.pods if pod not in lost]
+    may_write = any(pod.is_live for pod in held)
     if not done.strays_gone and not (may_write and FOREGROUND in job.finalizers):
-        return [act.RemoveStrays()]
+        return [act.RemoveStrays(frozenset(pod.uid for pod in lost))]
     if may_write:
         return []
     for name in _buckets_left(seen):
         return [act.RemoveBucket(name)]
     if unseen := _to_look_at(seen):
         return [act.LookAgain(unseen)]
-    if job.pending or seen.pods:
+    if job.pending or held:
         return []
     is_said = done.recorded and done.recorded_outbox == job.outbox
-    return [act.LetGo()] if is_said else [act.WriteRecord(), act.LetGo()]
+    record = act.WriteRecord(tuple(_end_unseen(job, pod, now) for pod in lost))
+    return [act.LetGo()] if is_said else [record, act.LetGo()]
+
+
+def _end_unseen(job: Job, pod: Pod, now: datetime) -> Remainder:
+    since = silent_since(pod, now)
+    why = silence(since) if since is not None else "its node does not answer"
+    said = f"pod {pod.name}: {why}; that its containers ended was not observed"
+    return Remainder(resource=f"pods/{job.names.base}", reason=said)
 
 
 def is_data_gone(seen: Observed) -> bool:
@@ -203,7 +223,7 @@ def _may_finish_alone(seen: Observed, now: datetime, settings: Settings) -> bool
     job, verdict = seen.job, seen.job.verdict
     if job.deleting_since is not None or verdict is None or seen.ended_at is not None:
         return False
-    if verdict.reason in ("Cancelled", "TimedOut") or not any(
+    if verdict.reason in ("Cancelled", "TimedOut", NODE_LOST) or not any(
         pod.main_running for pod in seen.pods
     ):
         return False
@@ -223,6 +243,9 @@ def wake_times(seen: Observed, settings: Settings) -> Iterator[datetime]:
         yield end + 2 * settings.complete_grace
     if seen.progress.image_error_since is not None:
         yield seen.progress.image_error_since + settings.image_grace
+    if seen.progress.silent_seen_at is not None:
+        yield seen.progress.silent_seen_at + settings.node_grace
+    yield from (pod.due_at + OVERDUE for pod in seen.pods if pod.due_at and pod.is_live)
     if pod is not None and pod.main_started_at is not None:
         yield pod.main_started_at + settings.telemetry_grace
     if job.state.is_terminal:

@@ -7,26 +7,29 @@ answer that is not final, and none at all: a failed look-up is never absence.
 from collections.abc import Callable
 from datetime import datetime
 
-from pyvatti.diagnosis import decisive, run_failure
+from pyvatti.diagnosis import run_failure
 from pyvatti.models import Evidence, Run, RunStatus, State, Verdict, Witness
 from pyvatti.policy import proof
 from pyvatti.policy.limits import (
     grace_end,
-    has_image_error,
     is_asked_since,
     is_dead,
     is_done,
     last_look,
+    lost_at,
     state_limit,
 )
 from pyvatti.policy.observed import Observed
 from pyvatti.policy.pods import (
     Cause,
+    added_cause,
     driver_cause,
     image_cause,
+    infrastructure_cause,
+    silent_node_cause,
     transfer_cause,
-    waits_on,
 )
+from pyvatti.policy.podwords import has_image_error, silent_since, waits_on, words_of
 from pyvatti.settings import Settings
 
 Rule = Callable[[Observed, datetime, Settings], Verdict | None]
@@ -96,7 +99,7 @@ def _by_seqera_failure(seen: Observed, _now: datetime, _settings: Settings) -> V
         cause = Cause(
             reason="Cancelled",
             message="the run was cancelled in Seqera",
-            next_step="Submit again if that was not meant.",
+            next_step="Submit again under a new id if that was not meant.",
         )
         return _failed(cause, _said_by_seqera(run))
     failure = run_failure(run)
@@ -151,7 +154,7 @@ def _by_namespace(seen: Observed, now: datetime, _settings: Settings) -> Verdict
     cause = Cause(
         reason="NamespaceTerminating",
         message="the namespace in which the job ran was deleted",
-        next_step="Submit again where pyvatti is installed.",
+        next_step="Submit again under a new id where pyvatti is installed.",
     )
     said = _said_by_cluster("the Namespace is being deleted", since)
     return _failed(cause, said, Evidence(witness=Witness.OPERATOR, said="deletion", at=now))
@@ -194,21 +197,43 @@ def _by_transfer(seen: Observed, now: datetime, _settings: Settings) -> Verdict 
     if pod is None or pod.init_end is None or pod.init_end.exit_code == 0:
         return None
     end = pod.init_end
-    text = f"container {end.name} ended with exit code {end.exit_code} ({end.reason or 'Error'})"
-    if end.message:
-        text += f": {decisive(end.message)}"
-    return _failed(transfer_cause(pod, end), _said_by_cluster(text, end.finished_at or now))
+    said = _said_by_cluster(words_of(pod), end.finished_at or now)
+    return _failed(transfer_cause(pod, end), said)
+
+
+def _by_added_container(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
+    """Judge at once what failed before the calculation began: Seqera knows nothing of it."""
+    pod = seen.pod
+    if pod is None or infrastructure_cause(pod) is not None:
+        return None
+    cause = added_cause(pod)
+    if cause is None:
+        return None
+    return _failed(cause, _said_by_cluster(words_of(pod), seen.job.ended_at or now))
+
+
+def _by_silent_node(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
+    """Judge a driver whose node did not answer for so long that nobody waits for it any more."""
+    pod, over = seen.pod, lost_at(seen, now, settings)
+    since = silent_since(pod, now) if pod is not None else None
+    if pod is None or over is None or since is None:
+        return None
+    if _may_have_run(seen) and not is_asked_since(seen, over):
+        return None
+    text = "the pod is not Ready while its containers are, as for a node that is silent"
+    if pod.silent_since is None:
+        text = f"the pod was to end by {since.isoformat()} and has not"
+    said = "; ".join(part for part in (text, words_of(pod)) if part)
+    return _failed(silent_node_cause(since.isoformat()), _said_by_cluster(said, since))
 
 
 def _by_driver_failure(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
     pod, job, since = seen.pod, seen.job, seen.ended_at
-    end = pod.main_end if pod else None
     if since is None or not is_dead(seen) or not _is_patience_over(seen, now, settings):
         return None
     text = f"Job {job.ended or 'open'} {job.ended_reason}".strip()
-    if end is not None:
-        text += f"; container {end.name} ended with exit code {end.exit_code} ({end.reason})"
-        text += f": {decisive(end.message)}" if end.message else ""
+    if words := words_of(pod) if pod is not None else "":
+        text += f"; {words}"
     return _failed(driver_cause(pod), _said_by_cluster(text, since))
 
 
@@ -258,7 +283,8 @@ def _by_clock(seen: Observed, now: datetime, settings: Settings) -> Verdict | No
     said = Evidence(
         witness=Witness.CLOCK, said=f"{seen.job.state} since {limit[0].isoformat()}", at=now
     )
-    return _failed(cause, said)
+    words = words_of(seen.pod) if seen.pod is not None else ""
+    return _failed(cause, said, *([_said_by_cluster(words, now)] if words else []))
 
 
 def _by_image(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
@@ -302,8 +328,10 @@ RULES: tuple[Rule, ...] = (
     _by_refusal,
     _by_job_deadline,
     _by_transfer,
+    _by_added_container,
     _by_driver_failure,
     _by_driver_success,
+    _by_silent_node,
     _by_clock,
     _by_image,
     _by_running,

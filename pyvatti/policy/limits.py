@@ -4,24 +4,9 @@ from datetime import datetime, timedelta
 
 from pyvatti.models import Job, Pod, State
 from pyvatti.policy.observed import Observed
-from pyvatti.policy.pods import infrastructure_cause
+from pyvatti.policy.pods import NODE_LOST, infrastructure_cause
+from pyvatti.policy.podwords import silent_since
 from pyvatti.settings import Settings
-
-IMAGE_ERRORS = frozenset(
-    {
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ImageInspectError",
-        "RegistryUnavailable",
-    }
-)
-
-
-def has_image_error(pod: Pod | None) -> bool:
-    """Tell whether a container waits because its image cannot be had."""
-    return pod is not None and pod.waiting is not None and pod.waiting[1] in IMAGE_ERRORS
 
 
 def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | None:
@@ -36,17 +21,22 @@ def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | No
 
 def in_haste(settings: Settings) -> Settings:
     """Give the settings for a namespace that goes: nothing and nobody is waited for."""
-    graces = ("failed_grace", "complete_grace", "hang_grace", "accept_grace")
+    graces = ("failed_grace", "complete_grace", "hang_grace", "accept_grace", "node_grace")
     return settings.model_copy(update=dict.fromkeys(graces, timedelta()))
 
 
 def is_dead(seen: Observed) -> bool:
-    """Tell whether the driver ended badly, by its own exit or by the cluster's hand."""
+    """Tell whether the driver ended badly, by its own exit or by the cluster's hand.
+
+    A Job whose driver ended well fails too where a container that somebody adds does.
+    """
     pod = seen.pod
     end = pod.main_end if pod is not None else None
-    killed = end is not None and (end.exit_code != 0 or end.reason == "OOMKilled")
-    disrupted = pod is not None and not pod.is_live and infrastructure_cause(pod) is not None
-    return killed or disrupted or seen.job.ended == "Failed"
+    if pod is not None and not pod.is_live and infrastructure_cause(pod) is not None:
+        return True
+    if end is None:
+        return seen.job.ended == "Failed"
+    return end.exit_code != 0 or end.reason == "OOMKilled"
 
 
 def is_done(seen: Observed) -> bool:
@@ -68,8 +58,10 @@ def last_look(seen: Observed, now: datetime, settings: Settings) -> datetime | N
     """Give the moment since which Seqera must have been asked, answered or not, before a verdict.
 
     At once when an end or a deletion (of the namespace, too) is seen, and once more when the grace
-    is over.
+    is over, or the patience with a silent node.
     """
+    if (lost := lost_at(seen, now, settings)) is not None:
+        return lost
     known = seen.end_known_at or seen.deletion_known_at
     if (going := seen.going_known_at) is not None:
         known = going if known is None else max(known, going)
@@ -82,3 +74,26 @@ def last_look(seen: Observed, now: datetime, settings: Settings) -> datetime | N
 def is_asked_since(seen: Observed, moment: datetime) -> bool:
     """Tell whether a Seqera pass ended, answered or not, after a moment."""
     return seen.asked_at is not None and seen.asked_at >= moment
+
+
+def is_lost(pod: Pod, seen: Observed, now: datetime, settings: Settings) -> bool:
+    """Tell whether nobody waits any more for the end of a pod: its node has been silent too long.
+
+    That its node was found lost outlives this process.
+    """
+    if silent_since(pod, now) is None:
+        return False
+    verdict, known = seen.job.verdict, seen.progress.silent_seen_at
+    found = verdict is not None and verdict.reason == NODE_LOST
+    return found or (known is not None and now >= known + settings.node_grace)
+
+
+def lost_at(seen: Observed, now: datetime, settings: Settings) -> datetime | None:
+    """Give the moment from which the driver counts as lost with its node; None before it.
+
+    One that was seen to end is judged by its end.
+    """
+    pod, known = seen.pod, seen.progress.silent_seen_at
+    if pod is None or known is None or seen.ended_at is not None:
+        return None
+    return known + settings.node_grace if is_lost(pod, seen, now, settings) else None

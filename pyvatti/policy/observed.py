@@ -37,6 +37,7 @@ class Progress:
     deletion_seen_at: datetime | None = None
     going_seen_at: datetime | None = None
     image_error_since: datetime | None = None
+    silent_seen_at: datetime | None = None  # by our clock: since when a node does not answer
     report_found: bool | None = None
 
 

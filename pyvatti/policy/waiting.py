@@ -5,7 +5,7 @@ from datetime import datetime
 from pyvatti.errors import NamespaceTerminating, PermanentError
 from pyvatti.models import State, Waiting
 from pyvatti.policy.observed import Observed
-from pyvatti.policy.pods import waits_on
+from pyvatti.policy.podwords import silence, waits_on
 from pyvatti.settings import Settings
 
 ADMISSION = "admission"
@@ -31,7 +31,7 @@ def waiting_for(seen: Observed, kueue_queue: str = "") -> Waiting | None:
         return Waiting(on="buckets", message="its buckets wait for their turn or are being made")
     if job.state is State.CREATED:
         return _before_run(seen)
-    return None
+    return _silence(seen)
 
 
 def denied(before: Waiting | None, words: str, now: datetime) -> Waiting:
@@ -46,6 +46,8 @@ def denial_stays(denial: Waiting, now: datetime, settings: Settings) -> bool:
 
 def _before_run(seen: Observed) -> Waiting | None:
     pod, since = seen.pod, seen.job.transitions.get(State.CREATED)
+    if (silent := _silence(seen)) is not None:
+        return silent
     if (waits := waits_on(pod, seen.events)) is not None:
         return Waiting(on=waits[0], message=waits[1], since=since)
     if pod is None:
@@ -54,12 +56,26 @@ def _before_run(seen: Observed) -> Waiting | None:
         return Waiting(on="transfer", message="data is being transferred", since=pod.created_at)
     if pod.main_running:
         return Waiting(on="run", message="Seqera does not know the run yet", since=since)
-    return Waiting(on="container", message="a container is being started", since=pod.created_at)
+    said = "a container is being started"
+    if pod.init_end is None and pod.others_running:  # added ones: the transfer comes after them
+        said = f"its own containers start after {', '.join(pod.others_running)}"
+    return Waiting(on="container", message=said, since=pod.created_at)
+
+
+def _silence(seen: Observed) -> Waiting | None:
+    """Say of a job whose driver was not seen to end that its node does not answer."""
+    since = next((pod.silent_since for pod in seen.pods if pod.is_live), None)
+    if since is None:
+        return None
+    return Waiting(on="silent node", message=silence(since), since=since)
 
 
 def _after_end(seen: Observed) -> Waiting | None:
-    if any(pod.is_live for pod in seen.pods):
-        return Waiting(on="pods", message="its pod has not ended yet")
+    if (silent := _silence(seen)) is not None:
+        return silent
+    for pod in (pod for pod in seen.pods if pod.is_live):
+        due = f"; it is to end by {pod.due_at.isoformat()}" if pod.due_at else ""
+        return Waiting(on="pods", message=f"its pod has not ended yet{due}")
     for item in seen.progress.stuck:
         return Waiting(on="clean-up stuck", message=f"{item.resource}: {item.reason}")
     for pod in seen.pods:

@@ -21,6 +21,7 @@ class Fault(StrEnum):
     UNSCHEDULABLE = "unschedulable"
     OUT_OF_CPU = "out-of-cpu"
     UNEXPECTED_ADMISSION = "unexpected-admission"
+    NODE_AFFINITY = "node-affinity"
     MISSING_SECRET_VOLUME = "missing-secret-volume"
     # a container that cannot start
     IMAGE_PULL_INIT = "image-pull-init"
@@ -43,8 +44,10 @@ class Fault(StrEnum):
     PREEMPTED_BY_SCHEDULER = "preempted-by-scheduler"
     PREEMPTED_BY_KUBELET = "preempted-by-kubelet"
     EVICTED = "evicted"
+    STORAGE_LIMIT = "storage-limit"
     NODE_SHUTDOWN = "node-shutdown"
     NODE_LOST = "node-lost"
+    NODE_SILENT = "node-silent"
     DEADLINE = "deadline"
 
 
@@ -55,7 +58,7 @@ AT_INIT = (Fault.INIT_EXIT, Fault.OOM_INIT)
 AT_MAIN = (
     Fault.MAIN_EXIT, Fault.OOM_MAIN, Fault.OOM_CHILD, Fault.POD_DELETED, Fault.EVICTION_API,
     Fault.TAINT_MANAGER, Fault.PREEMPTED_BY_SCHEDULER, Fault.PREEMPTED_BY_KUBELET, Fault.EVICTED,
-    Fault.NODE_SHUTDOWN, Fault.NODE_LOST,
+    Fault.STORAGE_LIMIT, Fault.NODE_SHUTDOWN, Fault.NODE_LOST, Fault.NODE_SILENT,
 )  # fmt: skip
 
 # Faults that are a deletion of the pod with a DisruptionTarget condition: reason, message.
@@ -71,14 +74,29 @@ DISRUPTIONS = {
     ),
 }
 
+# Faults by which a node falls silent: it is removed after a while, or stays as it is for ever, as
+# the only node of a cluster does (the node controller evicts nobody where all are silent).
+SILENT = (Fault.NODE_LOST, Fault.NODE_SILENT)
+
+# Where the node refuses the pod on its arrival.
+REFUSED = (Fault.OUT_OF_CPU, Fault.UNEXPECTED_ADMISSION, Fault.NODE_AFFINITY)
+
+# Where the pod's status says that the node, not the pod, is why. A pod beyond its own limits gets
+# no such condition. Source: kubernetes pkg/kubelet/eviction/eviction_manager.go
+BY_KUBELET = (Fault.EVICTED, Fault.NODE_SHUTDOWN, Fault.PREEMPTED_BY_KUBELET)
+
 # Faults by which the node ends the pod itself: status.reason, status.message.
 NODE_REASONS = {
     Fault.EVICTED: (
         "Evicted",
         "The node was low on resource: memory. Threshold quantity: 100Mi, available: 48736Ki. ",
     ),
+    Fault.STORAGE_LIMIT: (
+        "Evicted",
+        "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi. ",
+    ),
     Fault.NODE_SHUTDOWN: (
-        "NodeShutdown",
+        "Terminated",
         "Pod was terminated in response to imminent node shutdown.",
     ),
     Fault.PREEMPTED_BY_KUBELET: (
@@ -92,6 +110,10 @@ NODE_REASONS = {
     Fault.UNEXPECTED_ADMISSION: (
         "UnexpectedAdmissionError",
         "Pod was rejected: Allocate failed due to no healthy devices present, which is unexpected",
+    ),
+    Fault.NODE_AFFINITY: (
+        "NodeAffinity",
+        "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's selector",
     ),
 }
 

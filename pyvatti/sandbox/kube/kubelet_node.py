@@ -45,11 +45,13 @@ class Node:
     images: Collection[str]
     events: Recorder = field(init=False)
     scheduler: Recorder = field(init=False)
+    controller: Recorder = field(init=False)
     _ports: int = 0
 
     def __post_init__(self) -> None:
         self.events = Recorder(self.store, "kubelet", NAME)
         self.scheduler = Recorder(self.store, "default-scheduler")
+        self.controller = Recorder(self.store, "node-controller")
 
     def now(self) -> str:
         """Give the cluster's time as Kubernetes writes it."""

@@ -10,7 +10,15 @@ from contextlib import suppress
 from pyvatti.sandbox.kube import kubelet_status as status
 from pyvatti.sandbox.kube.errors import ApiError
 from pyvatti.sandbox.kube.kubelet_container import run_container
-from pyvatti.sandbox.kube.kubelet_faults import AT_MAIN, DISRUPTIONS, NODE_REASONS, Fault
+from pyvatti.sandbox.kube.kubelet_faults import (
+    AT_MAIN,
+    BY_KUBELET,
+    DISRUPTIONS,
+    NODE_REASONS,
+    REFUSED,
+    SILENT,
+    Fault,
+)
 from pyvatti.sandbox.kube.kubelet_node import ADDRESS, NAME, Change, Node
 from pyvatti.sandbox.kube.kubelet_volumes import MountFailed, Volumes, mount
 from pyvatti.sandbox.kube.resources import PODS
@@ -39,7 +47,7 @@ class PodWorker:
         self.pod = pod
         self.fault = node.faults(pod)
         self.ended_by: Fault | None = None
-        self.lost = False
+        self.lost: Fault | None = None  # its node fell silent
         self.gone = False
         self.struck: Fault | None = None
         self._wake = asyncio.Event()
@@ -52,7 +60,8 @@ class PodWorker:
     @property
     def ending(self) -> bool:
         """Whether nothing new may be begun."""
-        return self.deleting or self.gone or self.lost or self.ended_by is not None
+        ended = self.lost is not None or self.ended_by is not None
+        return self.deleting or self.gone or ended
 
     @property
     def grace(self) -> float:
@@ -87,7 +96,7 @@ class PodWorker:
             await self._schedule()
             self._admit()
             await self._containers()
-        if self.lost:
+        if self.lost is not None:
             await self._lose_node()
         if not self.gone:
             await self._finish()
@@ -134,8 +143,10 @@ class PodWorker:
             self._disrupt(fault)
         elif fault in NODE_REASONS:
             self.struck, self.ended_by = None, fault
-        elif fault is Fault.NODE_LOST:
-            self.struck, self.lost = None, True
+            if fault in (Fault.EVICTED, Fault.STORAGE_LIMIT):
+                self.event("Warning", *NODE_REASONS[fault])
+        elif fault in SILENT:
+            self.struck, self.lost = None, fault
 
     def _disrupt(self, fault: Fault) -> None:
         if fault in DISRUPTIONS:
@@ -180,7 +191,7 @@ class PodWorker:
         status.set_condition(pod["status"], "PodScheduled", "True", self.node.now())
 
     def _admit(self) -> None:
-        if self.fault in (Fault.OUT_OF_CPU, Fault.UNEXPECTED_ADMISSION):
+        if self.fault in REFUSED:
             self.ended_by = self.fault
             self.event("Warning", *NODE_REASONS[self.fault])
             raise Interrupted
@@ -252,7 +263,7 @@ class PodWorker:
         if self.ended_by:
             reason, message = NODE_REASONS[self.ended_by]
             pod["status"] |= {"reason": reason, "message": message}
-            if self.ended_by in (Fault.EVICTED, Fault.NODE_SHUTDOWN, Fault.PREEMPTED_BY_KUBELET):
+            if self.ended_by in BY_KUBELET:
                 status.set_condition(
                     pod["status"], "DisruptionTarget", "True", now,
                     reason="TerminationByKubelet", message=message,
@@ -265,14 +276,25 @@ class PodWorker:
     async def _lose_node(self) -> None:
         """Leave the pod as a silent node leaves it, until the node object is removed."""
         await self._silence(UNREACHABLE)
-        self._condition("Ready", "False", "NodeNotReady")
+        self._mark_not_ready()
+        if self.lost is Fault.NODE_SILENT:
+            await self._silence(float("inf"))
         await self._silence(TOLERATION)
         self._disrupt(Fault.TAINT_MANAGER)
         await self._silence(NODE_REMOVED)
+
+    def _mark_not_ready(self) -> None:
+        """Turn Ready alone to False, as the node controller does, and say so where it was True."""
+        ready = status.condition(self.pod, "Ready")
+        if ready.get("status") != "True":
+            return
+        self._condition("Ready", "False", ready.get("reason", ""), ready.get("message", ""))
+        text = "Node is not ready"
+        self.node.controller.record(self.pod, "Warning", "NodeNotReady", text)
 
     async def _silence(self, seconds: float) -> None:
         # A deletion changes nothing here: no kubelet hears it.
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds / self.node.speed
         while not self.gone and (left := end - loop.time()) > 0:
-            await self.woken(left)
+            await self.woken(left if left < float("inf") else None)

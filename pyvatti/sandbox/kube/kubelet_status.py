@@ -42,6 +42,12 @@ def set_condition(
         old.update(new)
 
 
+def condition(pod: Body, kind: str) -> Body:
+    """Give a condition of a pod, empty if it has none of this type."""
+    found = (pod.get("status") or {}).get("conditions", [])
+    return next((item for item in found if item["type"] == kind), {})
+
+
 def begin(pod: Body, now: str, host_ip: str) -> None:
     """Write the first status of a pod on its node: every container waits."""
     status = pod["status"]
