@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pyvatti.driver_pod import DriverPod, DriverPodJson
 from pyvatti.errors import ConfigurationError
 
 PACKAGE = Path(__file__).parent
@@ -202,6 +203,7 @@ class Settings(BaseSettings):
         "10Gi", description="Ephemeral storage of each driver container"
     )
     driver_grace_seconds: int = Field(300, ge=300, description="Grace period of the driver pod")
+    driver_pod: DriverPodJson = Field(DriverPod(), description="More of the driver pod, as JSON")
     max_cpus: int = Field(16, ge=1, description="Most CPUs of one task")
     max_memory: Annotated[str, Field(pattern=r"^\d+\.(MB|GB)$")] = Field(
         "64.GB", description="Most memory of one task"
@@ -327,11 +329,14 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: "
-            + item["msg"].removeprefix("Value error, ")
+            f"{_place(*item['loc'])}: " + item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError("; ".join(lines)) from None
+
+
+def _place(variable: int | str = "", *parts: int | str) -> str:
+    return ".".join([str(variable).upper() or "settings", *map(str, parts)])
 
 
 def describe_settings() -> list[dict[str, str]]:

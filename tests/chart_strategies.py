@@ -69,7 +69,7 @@ def _object(node: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
         return st.dictionaries(
             drawn({"type": "string", **keys}), drawn(node["additionalProperties"]), max_size=2
         )
-    parts = {key: drawn(part) for key, part in node["properties"].items()}
+    parts = {key: drawn(part) for key, part in node["properties"].items() if key not in UNCHECKED}
     required = set(node.get("required", ()))
     objects = st.fixed_dictionaries(
         {key: part for key, part in parts.items() if key in required},

@@ -258,7 +258,7 @@ def test_network_policy_with_emptied_peers_opens_nothing_more() -> None:
 def test_driver_pods_accept_no_connection() -> None:
     policy = only(rendered(scenario("default")), "NetworkPolicy", "hattivatti-driver")["spec"]
 
-    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in policy
 
 

@@ -32,7 +32,7 @@ SECRET_SETTINGS = {
     name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
 }
 # Derived by the chart from the release and from other values.
-DERIVED = {"namespace", "driver_service_account", "extra_ca_file"}
+DERIVED = {"namespace", "driver_service_account", "driver_pod", "extra_ca_file"}
 QUICK = settings(
     deadline=None,
     max_examples=40,

@@ -175,6 +175,8 @@ def test_settings_are_all_there_but_the_secret_ones():
 
     assert {*SECRETS, "api_tokens", "notify_signing_secret"} == secret
     assert shown.keys() == Settings.model_fields.keys() - secret | {"nextflow"}
+    pod = shown.pop("driver_pod")
+    assert json.loads(json.dumps(pod)) == pod
     assert {type(value) for value in shown.values()} <= {str, int, float, bool}
     assert is_secret(Settings.model_fields["api_tokens"].annotation)
     assert shown["timeout_seconds"] == 3600.0

@@ -47,6 +47,7 @@
 {{- if eq (include "hattivatti.serviceAccountName" .) (include "hattivatti.driverServiceAccountName" .) -}}
   {{- $problems = append $problems "driver.serviceAccount.name: must not be that of the service, whose rights the driver pods would get" -}}
 {{- end -}}
+{{- $problems = concat $problems (include "hattivatti.driverProblems" . | fromJsonArray) -}}
 {{- range $kind := list "ingress" "httpRoute" -}}
   {{- if and (index $.Values $kind).enabled (ne $.Values.config.apiAuth "token") -}}
     {{- $problems = append $problems (printf "%s.enabled: an API that is reachable from outside needs config.apiAuth token" $kind) -}}
@@ -85,7 +86,7 @@
     {{- $problems = append $problems (printf "extraEnv: %s is there twice" .name) -}}
   {{- end -}}
   {{- $variables = append $variables .name -}}
-  {{- if or (hasKey (include "hattivatti.environment" $ | fromJson) .name) (hasKey $.Values.config (.name | lower | camelcase | untitle)) (hasKey $.Values.secrets (.name | lower | camelcase | untitle)) (has .name (list "NAMESPACE" "DRIVER_SERVICE_ACCOUNT" "GOOGLE_APPLICATION_CREDENTIALS")) -}}
+  {{- if or (hasKey (include "hattivatti.environment" $ | fromJson) .name) (hasKey $.Values.config (.name | lower | camelcase | untitle)) (hasKey $.Values.secrets (.name | lower | camelcase | untitle)) (has .name (list "NAMESPACE" "DRIVER_POD" "DRIVER_SERVICE_ACCOUNT" "GOOGLE_APPLICATION_CREDENTIALS")) -}}
     {{- $problems = append $problems (printf "extraEnv: %s is set by another value of this chart" .name) -}}
   {{- end -}}
 {{- end -}}

@@ -101,6 +101,7 @@ pyvatti.{{ .Release.Namespace }}.{{ include "hattivatti.fullname" . }}
 {{- $environment := dict
     "NAMESPACE" .Release.Namespace
     "INSTANCE" (include "hattivatti.instance" .)
+    "DRIVER_POD" (include "hattivatti.driverPod" .)
     "DRIVER_SERVICE_ACCOUNT" (include "hattivatti.driverServiceAccountName" .)
     "KUBERNETES_VERSION" (.Values.config.kubernetesVersion | default (regexFind "^v?[0-9]+[.][0-9]+" .Capabilities.KubeVersion.Version | trimPrefix "v"))
     "TEMPLATES_DIR" (include "hattivatti.templatesDir" .) -}}
@@ -124,7 +125,24 @@ runAsNonRoot: true
 {{- end }}
 {{- end }}
 seccompProfile:
-  type: RuntimeDefault
+  {{- toYaml .Values.securityContext.seccompProfile | nindent 2 }}
+{{- end -}}
+
+{{/* Ports of what is outside, as a JSON list: those given, and what the addresses (a list) say beside them; none where none is given. */}}
+{{- define "hattivatti.ports" -}}
+{{- $ports := list -}}
+{{- range index . 0 -}}
+  {{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- if $ports -}}
+  {{- range index . 1 -}}
+    {{- $port := regexFind "^https?://[^/?#]*" . | regexFind ":[0-9]{1,5}$" | trimPrefix ":" | int -}}
+    {{- if and (gt $port 0) (lt $port 65536) -}}
+      {{- $ports = append $ports $port -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
 {{- end -}}
 
 {{- define "hattivatti.containerSecurityContext" -}}
@@ -132,4 +150,48 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end -}}
+
+{{/* Egress rules that the service and the driver pods share: DNS and Google's metadata server, as items of a YAML list. */}}
+{{- define "hattivatti.commonEgress" -}}
+{{- $egress := .Values.networkPolicy.egress -}}
+{{- if and $egress.dns $egress.dnsPorts }}
+- to:
+    {{- toYaml $egress.dns | nindent 4 }}
+  ports:
+    {{- range $egress.dnsPorts }}
+    - port: {{ . | int }}
+      protocol: UDP
+    - port: {{ . | int }}
+      protocol: TCP
+    {{- end }}
+{{- end }}
+{{- if $egress.metadataServer.enabled }}
+# cloud.google.com/kubernetes-engine/docs/how-to/network-policy: Workload Identity
+- to:
+    - ipBlock:
+        cidr: 169.254.169.252/32
+  ports:
+    - port: 988
+      protocol: TCP
+- to:
+    - ipBlock:
+        cidr: 169.254.169.254/32
+  ports:
+    - port: 80
+      protocol: TCP
+{{- end }}
+{{- end -}}
+
+{{/* One egress rule: list of peers and ports. An empty list of peers means "everybody" to Kubernetes. */}}
+{{- define "hattivatti.egressRule" -}}
+- ports:
+    {{- range index . 1 }}
+    - port: {{ . | int }}
+      protocol: TCP
+    {{- end }}
+  {{- with index . 0 }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}

@@ -128,8 +128,11 @@ def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket. Raises ConfigurationError where that is impossible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()  # a kubelet may probe by either family
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server(
+            (host, port), family=family, backlog=2048, dualstack_ipv6=both
+        )
     except (OSError, OverflowError) as error:
         said = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(f"HOST, PORT: cannot listen on {host}:{port}: {said}") from error

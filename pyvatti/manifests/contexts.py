@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pydantic import SecretStr
 
+from pyvatti.driver_pod import DriverPod
 from pyvatti.errors import ConfigurationError
 from pyvatti.launch import LaunchRequest
 from pyvatti.manifests.nextflow import spot_attempts
@@ -42,6 +43,8 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, DriverPod):
+        return value.plain()
     return str(value) if isinstance(value, Path) else value
 
 

@@ -123,7 +123,7 @@ class Renderer:
             names,
             fingerprint,
             job_labels={**common, labels.STATE: State.REQUESTED},
-            pod_labels=common,
+            pod_labels={**self._settings.driver_pod.labels, **common},
             annotations={labels.REQUEST_HASH: fingerprint},
             finalizer=labels.FINALIZER,
             deadline_seconds=int(limits.total_seconds()) + DEADLINE_MARGIN,
