@@ -144,6 +144,10 @@ class StorageStandIn(Loopback):
         """Fail parts of batches whose path matches; `after`: their change is made all the same."""
         self._routes.part_faults.append(PartFault(status, re.compile(name), count, after))
 
+    def clear_part_faults(self) -> None:
+        """Answer all parts of batches again."""
+        self._routes.part_faults.clear()
+
     def recoverable(self) -> list[str]:
         """Name everything deleted that can still be restored."""
         return self.state.recoverable()
