@@ -160,7 +160,7 @@ async def test_longer_name_in_the_list_is_another_bucket():
 
 async def test_only_what_this_call_made_is_withdrawn():
     async with joined() as (door, service):
-        service.force_policy({"location": "US"})
+        service.make_otherwise({"location": "US"})
         service.faults.add("DELETE", "/b/", "status", count=1, status=403, body=refusal(403))
 
         with pytest.raises(Rejected, match=r"location is US.*; and it stays: delete bucket"):
@@ -174,7 +174,7 @@ async def test_only_what_this_call_made_is_withdrawn():
 
 async def test_bucket_that_somebody_changed_since_it_was_made_is_not_withdrawn():
     async with joined() as (door, service):
-        service.force_policy({"location": "US"})
+        service.make_otherwise({"location": "US"})
         listing = service.faults.add("GET", r"/b\?", "slow", count=1, seconds=0.2)
 
         async def create() -> None:
