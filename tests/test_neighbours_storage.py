@@ -66,7 +66,6 @@ CELLS = common(STORAGE, path=OURS, **LASTING) | {
     "401 for a while": refuses(401),
     "403 for a while": refuses(403),
     "409": refuses(409),
-    "407 for a while": refuses(407),
     "410": Cell(
         fault=answers(STORAGE, "status", method="DELETE", path=OURS, status=410, body=GONE),
         moments=("cleaning",),
