@@ -19,7 +19,7 @@ async def pages(
     """
     token = ""
     used: set[str] = set()
-    while len(used) < MOST_PAGES:
+    for _ in range(MOST_PAGES):
         used.add(token)
         page, token = await fetch(token)
         yield page
