@@ -25,6 +25,7 @@ _FILE = re.compile(
     r"|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}"
 )
 _HOST = re.compile(r"([\"'(<\[]*[A-Za-z][A-Za-z0-9+.-]{1,15}://(?![^/]*[@%\\])[A-Za-z0-9.:-]+)(/?)")
+_CONSTRAINT = re.compile(r"[\"'(]*constraints/(?:gcp|storage)\.[A-Za-z]{1,50}[\"').,:;]*")
 _MARKUP = frozenset("<>&")
 _TAG = re.compile(r"(?<=[A-Z0-9_]) \([^()\n]{1,512}\)")
 
@@ -111,15 +112,16 @@ def clean_unknown(text: str) -> str:
 
     Of each word, as blanks part them: all of it if it holds `@` or `/`, plain, percent-encoded or
     escaped, a UUID, or an ending of the files a request may name; of an address only its path and
-    query. Also what stands in brackets after a process of Nextflow. Not found: a sampleset or a
-    folder's name that stands by itself, and names in base64.
+    query; the name of a constraint of an organisation's policy stays. Also what stands in brackets
+    after a process of Nextflow. Not found: a sampleset or a folder's name that stands by itself,
+    and names in base64.
     """
     text = _TAG.sub(f" ({MARK[1:-1]})", text)
     return re.sub(r"\S++", lambda word: _clean_word(word[0]), text)
 
 
 def _clean_word(word: str) -> str:
-    if not _AT_OR_SLASH.search(word) and not _FILE.search(word):
+    if _CONSTRAINT.fullmatch(word) or not (_AT_OR_SLASH.search(word) or _FILE.search(word)):
         return word
     address = _HOST.match(word)
     if address is None:

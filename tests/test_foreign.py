@@ -152,6 +152,8 @@ def test_plain_words_of_a_request_stay_by_themselves():
         ("key 81D5C400-21B4-4E88-8208-8D64C9920283", f"key {MARK}"),
         ("process > 'A:MATCH_COMBINE (Jane)'", "process > 'A:MATCH_COMBINE (redacted)'"),
         ("exit 1: out of memory, 10.5 GB", "exit 1: out of memory, 10.5 GB"),
+        ("no 'constraints/gcp.resourceLocations'.", "no 'constraints/gcp.resourceLocations'."),
+        ("no constraints/gcp.Jane/jane or constraints/jane.Doe", f"no {MARK} or {MARK}"),
     ],
 )  # fmt: skip
 def test_of_an_unknown_job_all_goes_that_looks_personal(text, expected):

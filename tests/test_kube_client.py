@@ -177,6 +177,15 @@ async def test_list_that_always_expires_ends_in_our_error(tmp_path: Path):
             await client.list_all(JOBS)
 
 
+async def test_list_whose_pages_go_in_circles_ends_in_our_error(tmp_path: Path):
+    pages = [answer(listing(job("a", 1), version=9, continue_="again"))] * 9
+    async with scripted(tmp_path, LIST=pages) as (server, client):
+        with pytest.raises(Unavailable, match="list jobs: its pages go in circles"):
+            await client.list_all(JOBS)
+
+        assert len(server.requests) == 2
+
+
 async def test_list_with_null_items_is_empty(tmp_path: Path):
     body = {"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": None}
     async with scripted(tmp_path, LIST=[answer(body)]) as (_server, client):

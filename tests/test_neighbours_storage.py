@@ -57,7 +57,15 @@ def its_clock_is(offset: timedelta) -> Fault:
     return at_once(lambda on: on.world.storage.advance(offset))
 
 
+def refuses(status: int) -> Cell:
+    """Refuse every call in Cloud Storage's own form."""
+    return Cell(fault=answers(STORAGE, "status", path=OURS, status=status), **LASTING)
+
+
 CELLS = common(STORAGE, path=OURS, **LASTING) | {
+    "401 for a while": refuses(401),
+    "403 for a while": refuses(403),
+    "409": refuses(409),
     "410": Cell(
         fault=answers(STORAGE, "status", method="DELETE", path=OURS, status=410, body=GONE),
         moments=("cleaning",),
@@ -98,6 +106,21 @@ async def _is_gone_for_ever() -> None:
         on.world.storage.faults.add("POST", r"/b\?", "status", status=410, body=GONE, count=1)
         await on.launch()
         await on.ends_well(JOB, state="Failed")
+
+
+def test_an_organisations_policy_fails_the_job_once_in_googles_words():
+    run(_is_against_the_policy())
+
+
+async def _is_against_the_policy() -> None:
+    async with town() as there, service_in(there, hosts={}) as on:
+        await is_ready(on)
+        on.world.storage.force_policy({"location": "US"})
+        await on.launch()
+        await on.ends_well(JOB, state="Failed")
+        said = "Request violates constraint 'constraints/gcp.resourceLocations'"
+        assert f"412 conditionNotMet: {said}" in str(await on.show())
+        assert on.told() == ["failed"]
 
 
 def test_jobs_wait_for_cloud_storage_without_dns_and_a_later_start_finishes_them():

@@ -228,7 +228,7 @@ async def test_partial_list_does_not_make_a_forbidden_bucket_somebody_elses():
 )
 async def test_bucket_whose_protection_is_not_kept_is_withdrawn(policy: dict[str, Any], named: str):
     async with joined() as (door, service):
-        service.force_policy(policy)
+        service.make_otherwise(policy)
 
         with pytest.raises(Rejected, match=named):
             await create_work(door)

@@ -183,7 +183,7 @@ async def test_longer_name_in_the_list_is_another_bucket():
 
 async def test_what_could_not_be_withdrawn_is_removed_by_the_next_call():
     async with joined() as (door, service):
-        service.force_policy({"location": "US"})
+        service.make_otherwise({"location": "US"})
         service.faults.add("DELETE", "/b/", "status", count=1, status=403, body=refusal(403))
 
         with pytest.raises(Rejected, match=r"location is US.*; and it stays: delete bucket"):
@@ -198,7 +198,7 @@ async def test_what_could_not_be_withdrawn_is_removed_by_the_next_call():
 
 async def test_bucket_that_somebody_changed_since_it_was_made_is_not_withdrawn():
     async with joined() as (door, service):
-        service.force_policy({"location": "US"})
+        service.make_otherwise({"location": "US"})
         listing = service.faults.add("GET", r"/b\?", "slow", count=1, seconds=0.2)
 
         async def create() -> None:

@@ -7,7 +7,7 @@ No caching and no decisions here; how one call is made is `transport`, what an a
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +28,7 @@ from pyvatti.kube.answers import (
 from pyvatti.kube.credentials import Credentials
 from pyvatti.kube.transport import MERGE_PATCH, Call, Limits, Transport
 from pyvatti.models import ClusterEvent, Manifest
+from pyvatti.paging import pages
 from pyvatti.settings import Settings
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -316,14 +317,14 @@ class KubeClient:
         query: dict[str, Any],
     ) -> Page:
         items: list[Manifest] = []
-        continue_ = ""
-        while True:
-            page = await self.list_page(kind, limit=limit, continue_=continue_, **query)
-            items += keep(page.items)
-            version, continue_ = page.resource_version, page.continue_
-            del page  # the next one is read without it in memory
-            if not continue_:
-                return Page(items=items, resource_version=version)
+
+        async def fetch(token: str) -> tuple[Page, str]:
+            page = await self.list_page(kind, limit=limit, continue_=token, **query)
+            return replace(page, items=keep(page.items)), page.continue_
+
+        async for page in pages(f"list {kind.plural}", fetch):
+            items += page.items
+        return replace(page, items=items)
 
     async def _send(self, method: str, kind: Kind, name: str = "", **more: Any) -> bytes:
         try:

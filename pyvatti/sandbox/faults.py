@@ -44,12 +44,14 @@ class FaultRules:
     """The faults of one stand-in; the first matching rule wins.
 
     `around` is a middleware that stands before the rules and sees every request: for counting,
-    or for ending a client in the middle of its call.
+    or for ending a client in the middle of its call. `spell` gives the body of a refusal that has
+    none of its own, in the form of the server that is stood in for.
     """
 
     def __init__(self) -> None:
         self.rules: list[FaultRule] = []
         self.around: Middleware | None = None
+        self.spell: Callable[[int], str] = _spell
 
     def add(  # noqa: PLR0913 - one keyword per property of a fault
         self,
@@ -79,7 +81,7 @@ class FaultRules:
             status or (502 if kind == "html" else 500),
             headers or {},
             seconds,
-            body,
+            self.spell(status or 500) if body is None and kind == "status" else body,
         )
         self.rules.append(rule)
         return rule
@@ -101,6 +103,10 @@ class FaultRules:
         return None
 
 
+def _spell(status: int) -> str:
+    return f'{{"error":"injected {status}"}}'
+
+
 def fault_middleware(rules: FaultRules) -> Middleware:
     """Make the aiohttp middleware that applies the rules."""
 
@@ -120,9 +126,8 @@ def fault_middleware(rules: FaultRules) -> Middleware:
 
 
 async def _status(rule: FaultRule, _request: web.Request, _handler: Handler) -> web.Response:
-    text = rule.body if rule.body is not None else f'{{"error":"injected {rule.status}"}}'
     headers = {"Content-Type": "application/json", **rule.headers}
-    return web.Response(status=rule.status, headers=headers, body=_encode(text))
+    return web.Response(status=rule.status, headers=headers, body=_encode(rule.body or ""))
 
 
 async def _html(rule: FaultRule, _request: web.Request, _handler: Handler) -> web.Response:

@@ -3,7 +3,7 @@
 No Kubernetes, no job states, no decision which bucket goes when.
 """
 
-from pyvatti.storage.calls import Patience
+from pyvatti.storage.connection import Patience
 from pyvatti.storage.door import Storage
 from pyvatti.storage.limiter import BucketLimiter
 from pyvatti.storage.protection import Purpose

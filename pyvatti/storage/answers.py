@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-MEANS_WAIT = (408, 429)  # like 5xx they only ever make us wait, whoever says it
+# Like 5xx they only ever make us wait, whoever says it: a proxy wants credentials (407), the
+# request came to the wrong server (421) or too early (408, 425, 429).
+MEANS_WAIT = (407, 408, 421, 425, 429)
 WORD = re.compile(r"[A-Za-z]{1,40}")
 BUCKET = re.compile(r"/storage/v1/b/([^/]+)$")
 KINDS = (

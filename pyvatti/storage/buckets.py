@@ -3,13 +3,14 @@
 Answers of another form than Cloud Storage's never get here (see answers).
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from google.api_core.exceptions import Forbidden, NotFound
 
 from pyvatti.errors import AlreadyExists, Conflict, Denied, Rejected, Unavailable
+from pyvatti.paging import pages
 from pyvatti.storage.calls import Calls, mapped
 from pyvatti.storage.protection import protect
 from pyvatti.storage.reading import (
@@ -23,8 +24,6 @@ from pyvatti.storage.reading import (
 )
 
 PAGE = 1000  # rows in one list answer, at most what the server gives
-
-T = TypeVar("T")
 
 
 class Buckets:
@@ -65,7 +64,9 @@ class Buckets:
     async def stands(self, name: str) -> bool:
         """Tell whether anybody has a bucket of this name: False is Google's own 404."""
         try:
-            return await self._calls.patiently(f"get bucket {name}", partial(self._get, name=name))
+            return await self._calls.patiently(
+                f"get bucket {name}", partial(self._get, name=name), bucket=name
+            )
         except Denied as exc:
             if is_forbidden(exc):  # the answer for the bucket of another project
                 return True
@@ -80,7 +81,7 @@ class Buckets:
         """
         insert = partial(self._insert, name=name, labels=labels, days=days, location=location)
         try:
-            return await self._calls.run(f"create bucket {name}", insert)
+            return await self._calls.run(f"create bucket {name}", insert, bucket=name)
         except AlreadyExists:
             return None
         except Conflict as exc:  # no precondition was sent
@@ -89,12 +90,12 @@ class Buckets:
     async def stop_keeping(self, seen: Seen, marks: dict[str, str]) -> None:
         """Switch soft delete off, if nothing of the bucket has changed, and add labels."""
         patch = partial(self._patch, seen=seen, marks=marks)
-        await self._calls.run(f"patch bucket {seen.name}", patch)
+        await self._calls.run(f"patch bucket {seen.name}", patch, bucket=seen.name)
 
     async def delete(self, name: str, *, metageneration: int | None = None) -> bool:
         """Delete an empty bucket; a missing one is done. Tell whether this call deleted it."""
         delete = partial(self._delete, name=name, metageneration=metageneration)
-        return await self._calls.run(f"delete bucket {name}", delete)
+        return await self._calls.run(f"delete bucket {name}", delete, bucket=name)
 
     async def _list(
         self, prefix: str, *, soft_deleted: bool | None = None
@@ -104,8 +105,9 @@ class Buckets:
         unreachable = 0
         fetch = partial(self._page, prefix=prefix, soft_deleted=soft_deleted)
 
-        async def page(token: str) -> tuple[tuple[list[dict[str, Any]], int], str | None]:
-            return await self._calls.patiently("list buckets", partial(fetch, token=token))
+        async def page(token: str) -> tuple[tuple[list[dict[str, Any]], int], str]:
+            call = partial(fetch, token=token)
+            return await self._calls.patiently("list buckets", call, bucket=prefix)
 
         async for rows, missing in pages("list buckets", page):
             found += rows
@@ -114,7 +116,7 @@ class Buckets:
 
     def _page(
         self, client: Any, *, prefix: str, token: str, soft_deleted: bool | None
-    ) -> tuple[tuple[list[dict[str, Any]], int], str | None]:
+    ) -> tuple[tuple[list[dict[str, Any]], int], str]:
         iterator = client.list_buckets(
             prefix=prefix,
             page_size=PAGE,
@@ -166,28 +168,14 @@ class Buckets:
         return True
 
 
-async def pages(
-    what: str, fetch: Callable[[str], Awaitable[tuple[T, str | None]]]
-) -> AsyncGenerator[T, None]:
-    """Give page after page until there is no next token. Raises Unavailable if tokens repeat."""
-    token: str | None = ""
-    used: set[str] = set()
-    while token is not None:
-        if token in used:
-            raise Unavailable(f"{what}: its pages go in circles")
-        used.add(token)
-        page, token = await fetch(token)
-        yield page
-
-
-def read_page(raw: dict[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
-    """Read the rows of a list answer and the token of its next page. Raises ValueError."""
+def read_page(raw: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Read the rows of a list answer and the token of the next, if any. Raises ValueError."""
     rows, token = raw.get("items", []), raw.get("nextPageToken")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("rows are not objects")
     if token is not None and not isinstance(token, str):
         raise ValueError("page token is not a string")
-    return rows, token or None
+    return rows, token or ""
 
 
 def unless_missing(call: Callable[[], Any]) -> Any | None:
@@ -201,3 +189,8 @@ def unless_missing(call: Callable[[], Any]) -> Any | None:
 def is_forbidden(error: Denied) -> bool:
     """Tell a refused permission (403) from refused credentials (401)."""
     return isinstance(error.__cause__, Forbidden)
+
+
+def is_missing(error: Rejected) -> bool:
+    """Tell that the thing itself is not there, by Google's own 404."""
+    return isinstance(error.__cause__, NotFound)

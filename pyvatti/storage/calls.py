@@ -6,21 +6,17 @@ Knows no bucket and no object: those are in the functions it is given.
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
 
-from pyvatti import fence
 from pyvatti.errors import (
     AlreadyExists,
-    ConfigurationError,
     Conflict,
     Denied,
     PyvattiError,
@@ -30,117 +26,21 @@ from pyvatti.errors import (
     trim,
 )
 from pyvatti.rest import LONGEST_PAUSE, retry_after
-from pyvatti.settings import Settings
-from pyvatti.storage.adapters import Adapter
-from pyvatti.storage.answers import MEANS_WAIT, is_of_storage, read_refusal
+from pyvatti.storage.answers import MEANS_WAIT, read_refusal
+from pyvatti.storage.connection import Connection, Line, NotAnswered, line_of_call
 from pyvatti.telemetry import counted
 
-CONNECT_SECONDS = 3.05
-MOST_CONNECTIONS = 12  # the client keeps 10 by default and throws further ones away after use
 MOST_THREADS = 32  # given-up calls included
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long the door waits, in seconds.
-
-    `read` is for the next piece of an answer, `call` for the whole of it: longer than connecting
-    and reading once, so that their clearer errors show. `pauses` lie between tries. `settle` is
-    for a changed policy of a bucket to be known by all that serve it.
-    """
-
-    read: float = 20.0
-    call: float = 30.0
-    pauses: tuple[float, ...] = (0.2, 1.0)
-    settle: float = 30.0
-
-
-class _NotAnswered(Exception):
-    """Something answered that is not Cloud Storage, or that only makes us wait."""
-
-    def __init__(self, status: int, text: str, retry_after: float | None) -> None:
-        super().__init__(text)
-        self.status, self.retry_after = status, retry_after
-
-
-class _Adapter(Adapter):
-    """Asks the fence right before each request: a thread may have waited long for its turn.
-
-    Passes on only what has the form of Cloud Storage's answers: no redirect is followed.
-    """
-
-    def send(self, request: Any, *args: Any, **more: Any) -> Any:
-        fence.require()
-        response = super().send(request, *args, **more)
-        status = response.status_code
-        if not is_of_storage(request, response):
-            raise _NotAnswered(503, f"{status} is not an answer of Cloud Storage", None)
-        if status in MEANS_WAIT or status >= 500:
-            wait = retry_after(response.headers, most=LONGEST_PAUSE)
-            raise _NotAnswered(status, f"{status} {response.reason}", wait)
-        return response
-
-
-class Connection:
-    """One client for all threads, built by the first call: credentials may have to be fetched."""
-
-    def __init__(self, settings: Settings, patience: Patience) -> None:
-        self.patience = patience
-        self.timeout = (CONNECT_SECONDS, patience.read)
-        self._project = settings.gcp_project
-        self._authorities = settings.extra_ca_file
-        self._emulator = settings.storage_emulator_host
-        self._client: Any = None
-        self._lock = threading.Lock()
-        if self._emulator and not self._emulator.startswith(("http://", "https://")):
-            raise ConfigurationError("STORAGE_EMULATOR_HOST: must begin with http:// or https://")
-
-    def client(self) -> Any:
-        """Give the client; blocks, for threads only. Raises what google.auth raises."""
-        with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        if self._client is not None:
-            self._client.close()
-
-    def _connect(self) -> Any:
-        client = storage.Client(project=self._project, **self._options())
-        for scheme in ("http://", "https://"):
-            # The way of Google's own samples to size the pool; no public name exists.
-            client._http.mount(  # noqa: SLF001
-                scheme, _Adapter(self._authorities, pool_maxsize=MOST_CONNECTIONS)
-            )
-            # The session by which tokens are fetched, with the retries it has by itself
-            retries = 3 if scheme == "https://" else 0
-            client._http._auth_request.session.mount(  # noqa: SLF001
-                scheme, Adapter(self._authorities, max_retries=retries)
-            )
-        # It serves tracing alone, and asks about buckets in threads of its own, with retries of
-        # two minutes and without our limits. The client checks everywhere that it is there.
-        client._bucket_metadata_cache = None  # noqa: SLF001
-        return client
-
-    def _options(self) -> dict[str, Any]:
-        if not self._emulator:
-            return {}
-        # With real credentials the client would send their token to that host in clear.
-        return {
-            "credentials": AnonymousCredentials(),
-            "client_options": {"api_endpoint": self._emulator},
-        }
-
-
 class Calls:
-    """Runs functions of the client in at most `threads` threads at a time.
+    """Runs functions of the client in at most `threads` threads at a time, half of them a bucket.
 
     A thread cannot be cancelled. A call that is given up (time limit, cancellation) frees its
-    turn at once and leaves its thread to end by itself; MOST_THREADS bounds what piles up so.
+    turn at once and cuts the thread's connection, which ends it. What waits for something else, as
+    for the look-up of a name, ends by itself; MOST_THREADS bounds what piles up so.
     """
 
     def __init__(self, connection: Connection, threads: int) -> None:
@@ -149,40 +49,81 @@ class Calls:
         self._seconds = connection.patience.call
         self._connection = connection
         self._turns = CapacityLimiter(threads)
+        self._share = threads // 2
+        self._shares: dict[str, _Share] = {}
         self._threads = CapacityLimiter(MOST_THREADS)  # only keeps us off anyio's shared default
         self._running = 0
         self._lock = threading.Lock()
 
-    async def run(self, what: str, call: Callable[[Any], T]) -> T:
-        """Call once with the client. Raises Unavailable, Denied, Conflict or Rejected."""
-        async with self._turns:
+    async def run(self, what: str, call: Callable[[Any], T], *, bucket: str) -> T:
+        """Call once with the client, about a bucket or, if it is empty, about many.
+
+        Raises Unavailable, Denied, Conflict or Rejected.
+        """
+        with counted("storage"), mapped(what):
+            await self._connection.ready()  # needs no turn: all callers wait for one token
+        async with self._turn(bucket):
             with counted("storage"), mapped(what):
                 if self._running >= MOST_THREADS:
                     raise Unavailable(f"{what}: too many calls hang")
                 async with asyncio.timeout(self._seconds):
-                    return await to_thread.run_sync(
-                        self._counted, call, limiter=self._threads, abandon_on_cancel=True
-                    )
+                    return await self._in_thread(call)
 
-    async def patiently(self, what: str, call: Callable[[Any], T]) -> T:
+    async def patiently(self, what: str, call: Callable[[Any], T], *, bucket: str) -> T:
         """Call again after each pause while it is Unavailable: for calls that change nothing."""
         for pause in self.pauses:
             try:
-                return await self.run(what, call)
+                return await self.run(what, call, bucket=bucket)
             except Unavailable as exc:
                 if isinstance(exc, Denied) or exc.retry_after:
                     raise
                 await asyncio.sleep(jittered(pause))
-        return await self.run(what, call)
+        return await self.run(what, call, bucket=bucket)
 
-    def _counted(self, call: Callable[[Any], T]) -> T:
+    @asynccontextmanager
+    async def _turn(self, bucket: str) -> AsyncIterator[None]:
+        """Wait for a turn; a bucket whose calls hang never holds the turns of all others."""
+        share = self._shares.setdefault(bucket, _Share(CapacityLimiter(self._share)))
+        share.users += 1
+        try:
+            async with share.turns, self._turns:
+                yield
+        finally:
+            share.users -= 1
+            if not share.users:
+                del self._shares[bucket]
+
+    async def _in_thread(self, call: Callable[[Any], T]) -> T:
+        line = Line()
+        try:
+            return await to_thread.run_sync(
+                self._counted, call, line, limiter=self._threads, abandon_on_cancel=True
+            )
+        except asyncio.CancelledError:
+            line.cut()
+            raise
+
+    def _counted(self, call: Callable[[Any], T], line: Line) -> T:
         with self._lock:
             self._running += 1
+        line_of_call.set(line)  # in the thread's own copy of the context
         try:
-            return call(self._connection.client())
+            return call(self._connection.client)
+        except api.Unauthorized:
+            self._connection.doubt()
+            raise
         finally:
+            line.release()
             with self._lock:
                 self._running -= 1
+
+
+@dataclass(slots=True)
+class _Share:
+    """The turns of one bucket, and how many calls have or want one."""
+
+    turns: CapacityLimiter
+    users: int = 0
 
 
 def jittered(seconds: float) -> float:
@@ -197,12 +138,12 @@ def mapped(what: str) -> Iterator[None]:
         yield
     except PyvattiError:
         raise
-    except _NotAnswered as exc:
+    except NotAnswered as exc:
         raise of_status(exc.status, f"{what}: {exc}", exc.retry_after) from exc
     except api.GoogleAPICallError as exc:
         raise _of_answer(what, exc) from exc
     except auth.GoogleAuthError as exc:
-        kind = Unavailable if isinstance(exc, auth.TransportError) or exc.retryable else Denied
+        kind = Denied if _is_refused(exc) else Unavailable
         # further arguments are what the token server answered
         raise kind(trim(f"{what}: {exc.args[0] if exc.args else type(exc).__name__}")) from exc
     except TimeoutError as exc:
@@ -217,7 +158,7 @@ def mapped(what: str) -> Iterator[None]:
 def of_status(status: int | None, text: str, retry_after: float | None = None) -> PyvattiError:
     """Give our error for an HTTP status of Cloud Storage."""
     text = trim(text)
-    if status in (401, 403):
+    if status in (401, 403, 407):
         return Denied(text)
     if status == 409:
         return AlreadyExists(text)
@@ -225,9 +166,24 @@ def of_status(status: int | None, text: str, retry_after: float | None = None) -
         return Conflict(text)
     if status == 429:
         return RateLimited(text, retry_after=retry_after)
-    if status == 408 or status is None or not 400 <= status < 500:
+    if status in MEANS_WAIT or status is None or not 400 <= status < 500:
         return Unavailable(text, retry_after=retry_after)
     return Rejected(text)
+
+
+def _is_refused(exc: Any) -> bool:
+    """Tell credentials that a token endpoint refuses from an endpoint that is of no use now.
+
+    The library gives a metadata server that is away the form of a refusal, with the cause behind.
+    """
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, auth.TransportError):
+        cause = cause.__cause__
+    if cause is None:
+        return not exc.retryable
+    answer = cause.args[1] if len(cause.args) > 1 else None
+    status = getattr(answer, "status", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in MEANS_WAIT
 
 
 def _of_answer(what: str, exc: Any) -> PyvattiError:

@@ -7,7 +7,6 @@ is, and that it is gone, is decided in one place (see ownership).
 import contextlib
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from pyvatti.errors import (
@@ -22,10 +21,12 @@ from pyvatti.errors import (
 )
 from pyvatti.models import Owner, Removal
 from pyvatti.settings import Settings
-from pyvatti.storage.buckets import PAGE, Buckets, is_forbidden, pages, read_page, unless_missing
-from pyvatti.storage.calls import MOST_CONNECTIONS, Calls, Connection, Patience
+from pyvatti.storage.buckets import Buckets, is_forbidden
+from pyvatti.storage.calls import Calls
+from pyvatti.storage.connection import MOST_CONNECTIONS, Connection, Patience
 from pyvatti.storage.emptying import Emptier, Tally
 from pyvatti.storage.keeping import Keeping, kept_until, require_nothing_kept
+from pyvatti.storage.objects import list_objects
 from pyvatti.storage.ownership import find, find_ours, identity, misfits, not_ours
 from pyvatti.storage.protection import Purpose, deviations, expiry_days
 from pyvatti.storage.reading import BucketInfo, Seen
@@ -47,7 +48,6 @@ class Storage:
         patience = patience or Patience()
         self._settings = settings
         self._connection = Connection(settings, patience)
-        self._timeout = self._connection.timeout
         self._calls = Calls(self._connection, BUCKET_THREADS)
         self._buckets = Buckets(self._calls)
         self._emptier = Emptier(Calls(self._connection, OBJECT_THREADS))
@@ -178,15 +178,10 @@ class Storage:
         seen = await self._buckets.look(bucket)
         if seen is None or misfits(seen, owner):
             return False
-        what = f"list {bucket}"
-        page = partial(self._page_of_names, bucket=bucket, prefix=prefix)
-
-        async def fetch(token: str) -> tuple[list[str], str | None]:
-            return await self._calls.patiently(what, partial(page, token=token))
-
-        async with contextlib.aclosing(pages(what, fetch)) as found:
+        listed = list_objects(self._calls, bucket, _read_name, items="name", prefix=prefix)
+        async with contextlib.aclosing(listed) as found:
             async for names in found:
-                if any(name.endswith(suffix) for name in names):
+                if any(name.endswith(suffix) for name in names or ()):
                     return True
         return False
 
@@ -235,7 +230,10 @@ class Storage:
             return await self._buckets.delete(name, metageneration=seen.metageneration)
         except AlreadyExists as exc:
             raise Unavailable(f"bucket {name}: written to while it was emptied") from exc
-        except Conflict as exc:
+        except Conflict as exc:  # a change in between, or an organisation's policy
+            now = await self._buckets.look(name)
+            if now is not None and now.metageneration == seen.metageneration:
+                raise Undeletable(trim(f"bucket {name}: may not be deleted: {exc}")) from exc
             raise Unavailable(f"bucket {name}: changed while it was emptied") from exc
         except Denied as exc:
             if is_forbidden(exc):
@@ -247,20 +245,6 @@ class Storage:
                 raise
             return False
 
-    def _page_of_names(
-        self, client: Any, *, bucket: str, prefix: str, token: str
-    ) -> tuple[list[str], str | None]:
-        iterator = client.list_blobs(
-            bucket,
-            prefix=prefix,
-            fields="kind,items(name),nextPageToken",
-            page_size=PAGE,
-            page_token=token or None,
-            timeout=self._timeout,
-            retry=None,
-        )
-        page = unless_missing(partial(next, iterator.pages))
-        if page is None:
-            return [], None
-        rows, following = read_page(page.raw_page)
-        return [str(row["name"]) for row in rows], following
+
+def _read_name(row: dict[str, Any]) -> str:
+    return str(row["name"])

@@ -14,8 +14,8 @@ from typing import Any
 
 from pyvatti.errors import Denied, PyvattiError, Unavailable, Undeletable
 from pyvatti.storage.answers import MEANS_WAIT, Refusal, read_refusal
-from pyvatti.storage.buckets import PAGE, pages, read_page, unless_missing
 from pyvatti.storage.calls import Calls, jittered
+from pyvatti.storage.objects import list_objects
 
 BATCH = 100  # calls in one batch, at most what the server takes
 ROUNDS = 5  # full listings before a bucket that is never empty is left for later
@@ -85,28 +85,25 @@ class Emptier:
 
         Cloud Storage tells only while soft delete is on.
         """
-        what = f"list what {bucket} keeps"
-
-        async def fetch(token: str) -> tuple[list[datetime], str | None]:
-            page = partial(_page_of_kept, bucket=bucket, token=token, timeout=self._timeout)
-            return await self._calls.patiently(what, page)
-
-        times = [moment async for page in pages(what, fetch) for moment in page]
+        kept = list_objects(
+            self._calls, bucket, _read_kept, items="hardDeleteTime", soft_deleted=True
+        )
+        times = [moment async for page in kept for moment in page or ()]
         return max(times, default=None)
 
     async def _pass(self, bucket: str, tally: Tally, prefix: str) -> int | None:
         """Delete all that one listing shows and give its length; None if the bucket is missing."""
         found = 0
         stuck: Counter[str] = Counter()
-        what = f"list {bucket}"
-
-        async def fetch(token: str) -> tuple[list[Version] | None, str | None]:
-            page = partial(
-                _list_page, bucket=bucket, prefix=prefix, token=token, timeout=self._timeout
-            )
-            return await self._calls.patiently(what, page)
-
-        async for versions in pages(what, fetch):
+        listed = list_objects(
+            self._calls,
+            bucket,
+            _read_version,
+            items="name,generation,size",
+            prefix=prefix,
+            versions=True,
+        )
+        async for versions in listed:
             if versions is None:
                 return None
             found += len(versions)
@@ -147,7 +144,7 @@ class Emptier:
         for pause in (*self._calls.pauses, 0.0):
             try:
                 delete = partial(_delete_all, bucket=bucket, versions=left, timeout=self._timeout)
-                parts = await self._calls.run(f"delete objects of {bucket}", delete)
+                parts = await self._calls.run(f"delete objects of {bucket}", delete, bucket=bucket)
             except PyvattiError as exc:
                 failure = exc
                 tally.unsure.update(left)
@@ -171,11 +168,12 @@ def _settle(
             continue  # somebody else was faster
         if part.is_done or is_missing:
             tally.gone(version)
-        elif part.refusal is None or part.status == 401:
+        elif part.refusal is None or part.status in (401, 409):
             left.append(version)
             tally.unsure.add(version)
-            kind = Denied if part.status == 401 else Unavailable
-            failure = kind(f"bucket {bucket}: object not deleted: {part.status}")
+            failure = (Denied if part.status in (401, 407) else Unavailable)(
+                f"bucket {bucket}: object not deleted: {part.status}"
+            )
         else:
             stuck[_why(part.refusal)] += 1
     return left, failure
@@ -191,49 +189,16 @@ def _why(refusal: Refusal) -> str:
     return "retention" if refusal.reason == "retentionPolicyNotMet" else refusal.reason
 
 
-def _list_page(
-    client: Any, *, bucket: str, prefix: str, token: str, timeout: tuple[float, float]
-) -> tuple[list[Version] | None, str | None]:
-    """List one page of all versions and the token of the next; None if the bucket is missing."""
-    iterator = client.list_blobs(
-        bucket,
-        prefix=prefix or None,
-        versions=True,
-        fields="kind,items(name,generation,size),nextPageToken",
-        page_size=PAGE,
-        page_token=token or None,
-        timeout=timeout,
-        retry=None,
+def _read_version(row: dict[str, Any]) -> Version:
+    return Version(
+        name=str(row["name"]),
+        generation=int(row["generation"]),  # without it a delete only hides the object
+        size=int(row.get("size") or 0),
     )
-    page = unless_missing(partial(next, iterator.pages))
-    if page is None:
-        return None, None
-    rows, following = read_page(page.raw_page)
-    versions = [
-        Version(
-            name=str(row["name"]),
-            generation=int(row["generation"]),  # without it a delete only hides the object
-            size=int(row.get("size") or 0),
-        )
-        for row in rows
-    ]
-    return versions, following
 
 
-def _page_of_kept(
-    client: Any, *, bucket: str, token: str, timeout: tuple[float, float]
-) -> tuple[list[datetime], str | None]:
-    iterator = client.list_blobs(
-        bucket,
-        soft_deleted=True,
-        fields="kind,items(hardDeleteTime),nextPageToken",
-        page_size=PAGE,
-        page_token=token or None,
-        timeout=timeout,
-        retry=None,
-    )
-    rows, following = read_page(next(iterator.pages).raw_page)
-    return [datetime.fromisoformat(row["hardDeleteTime"]) for row in rows], following
+def _read_kept(row: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(row["hardDeleteTime"])
 
 
 def _delete_all(

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import structlog
 
 from pyvatti import labels
-from pyvatti.errors import Conflict, Denied, Rejected, Unavailable, Undeletable, trim
+from pyvatti.errors import AlreadyExists, Conflict, Denied, Rejected, Unavailable, Undeletable, trim
 from pyvatti.models import Owner
-from pyvatti.storage.buckets import Buckets, is_forbidden
+from pyvatti.storage.buckets import Buckets, is_forbidden, is_missing
 from pyvatti.storage.emptying import Emptier
 from pyvatti.storage.ownership import find_ours
 from pyvatti.storage.reading import Seen
@@ -59,9 +59,13 @@ class Keeping:
             if not is_forbidden(exc):
                 raise
             raise _keeps(seen, exc) from exc
+        except AlreadyExists:  # two changes at once (409)
+            raise
         except Rejected as exc:
+            if is_missing(exc):
+                raise Unavailable(f"bucket {seen.name}: went meanwhile") from exc
             raise _keeps(seen, exc) from exc
-        except Conflict as exc:  # a change in between, or an organisation's policy
+        except Conflict as exc:  # a change in between, or an organisation's policy (412)
             now = await find_ours(self._buckets, seen.name, owner)
             if now is not None and now.metageneration == seen.metageneration:
                 raise _keeps(seen, exc) from exc

@@ -3,11 +3,7 @@
 No objects (cloud.google.com/storage/docs/json_api/v1/buckets).
 """
 
-import ipaddress
-import re
-from datetime import timedelta
-from typing import Any
-
+from pyvatti.sandbox.storage import rules
 from pyvatti.sandbox.storage.state import Bucket, State, forbidden
 from pyvatti.sandbox.storage.wire import (
     Answer,
@@ -21,12 +17,6 @@ from pyvatti.sandbox.storage.wire import (
     without_nulls,
 )
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
-LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-MOST_LABELS = 64
-WEEK = int(timedelta(days=7).total_seconds())
-LONGEST = int(timedelta(days=90).total_seconds())
 DEFAULTS: Json = {
     "location": "US",
     "storageClass": "STANDARD",
@@ -34,7 +24,13 @@ DEFAULTS: Json = {
         "uniformBucketLevelAccess": {"enabled": False},
         "publicAccessPrevention": "inherited",
     },
-    "softDeletePolicy": {"retentionDurationSeconds": str(WEEK)},
+    "softDeletePolicy": {"retentionDurationSeconds": str(rules.WEEK)},
+}
+
+CONSTRAINTS = {
+    "location": "constraints/gcp.resourceLocations",
+    "softDeletePolicy": "constraints/storage.softDeletePolicySeconds",
+    "iamConfiguration": "constraints/storage.publicAccessPrevention",
 }
 
 
@@ -43,8 +39,8 @@ def insert(state: State, call: Call) -> Answer:
     project = _project(state, call, "storage.buckets.create")
     body = without_nulls(call.json())
     name = str(body.pop("name", ""))
-    _check_name(name)
-    _check(body)
+    rules.check_name(name)
+    body = _checked(body)
     existing = state.buckets.get(name)
     if existing is not None and existing.project == project:
         raise ApiError(
@@ -54,8 +50,9 @@ def insert(state: State, call: Call) -> Answer:
         )
     if existing is not None:
         raise ApiError(409, "conflict", "The requested bucket name is not available.")
-    properties = without_nulls({})
-    for layer in (DEFAULTS, body, state.organisation_policy):
+    _require_allowed(state, {**DEFAULTS, **body})
+    properties: Json = {}
+    for layer in (DEFAULTS, body, state.made_otherwise):
         merge(properties, layer)
     bucket = Bucket(name, project, state.now(), properties)
     _normalise(bucket)
@@ -65,7 +62,9 @@ def insert(state: State, call: Call) -> Answer:
 
 def get(state: State, call: Call) -> Answer:
     """Give one bucket."""
-    return json_answer(resource(state.bucket(call.bucket, "storage.buckets.get"), call.base))
+    bucket = state.bucket(call.bucket, "storage.buckets.get")
+    require_metageneration(call, bucket.metageneration)
+    return json_answer(resource(bucket, call.base))
 
 
 def listing(state: State, call: Call) -> Answer:
@@ -109,8 +108,14 @@ def patch(state: State, call: Call) -> Answer:
     bucket = state.bucket(call.bucket, "storage.buckets.update")
     require_metageneration(call, bucket.metageneration)
     body = call.json()
-    _check(without_nulls(body))
+    for key in rules.FIXED:
+        found = resource(bucket, call.base)[key]
+        if str(body.pop(key, None) or found).lower() != found.lower():
+            raise rules.invalid(f"The {key} of a bucket cannot be changed.")
+    body = {key: value for key, value in body.items() if key not in rules.OUTPUT}
+    checked = _checked(without_nulls(body))
     _require_unlocked(bucket, body)
+    _require_allowed(state, checked)
     merge(bucket.properties, body)
     _normalise(bucket)
     bucket.metageneration += 1
@@ -165,29 +170,22 @@ def _project(state: State, call: Call, permission: str) -> str:
     return project
 
 
-def _check_name(name: str) -> None:
-    """Refuse a bad name (cloud.google.com/storage/docs/buckets#naming)."""
-    if not NAME.fullmatch(name) or name.startswith("goog") or re.search("g[o0]{2}g[l1]e", name):
-        raise _invalid(f"Invalid bucket name: '{name}'")
-    try:
-        ipaddress.IPv4Address(name)
-    except ValueError:
-        return
-    raise _invalid(f"Invalid bucket name: '{name}'")
+def _checked(body: Json) -> Json:
+    """Give the fields that a caller may set. Raises 400 for what is not known or not possible."""
+    settable = {key: value for key, value in body.items() if key not in rules.OUTPUT}
+    rules.check_bucket(settable)
+    return settable
 
 
-def _check(body: Json) -> None:
-    labels = body.get("labels", {})
-    if len(labels) > MOST_LABELS:
-        raise _invalid("Too many labels.")
-    for key, value in labels.items():
-        if not LABEL_KEY.fullmatch(key):
-            raise _invalid(f"Invalid label key '{key}'.")
-        if not LABEL_VALUE.fullmatch(str(value)):
-            raise _invalid(f"Invalid value '{value}' for label '{key}'.")
-    kept = body.get("softDeletePolicy", {}).get("retentionDurationSeconds", 0)
-    if not _is_soft_delete_duration(kept):
-        raise _invalid("Soft delete policy retention duration must be 0 or 7 to 90 days.")
+def _require_allowed(state: State, body: Json) -> None:
+    """Raise 412 where an organisation's policy wants another value: it changes none itself."""
+    for key, wanted in state.organisation_policy.items():
+        asked = body.get(key, wanted)
+        if isinstance(wanted, dict) and isinstance(asked, dict):
+            asked = {field: asked.get(field) for field in wanted}
+        if str(asked).lower() != str(wanted).lower():
+            message = f"Request violates constraint '{CONSTRAINTS.get(key, key)}'"
+            raise ApiError(412, "conditionNotMet", message)
 
 
 def _require_unlocked(bucket: Bucket, body: Json) -> None:
@@ -200,18 +198,10 @@ def _require_unlocked(bucket: Bucket, body: Json) -> None:
         raise ApiError(403, "forbidden", "Cannot reduce a locked retention policy.")
 
 
-def _is_soft_delete_duration(value: Any) -> bool:
-    return str(value).isdigit() and (int(value) == 0 or WEEK <= int(value) <= LONGEST)
-
-
 def _normalise(bucket: Bucket) -> None:
     """Spell values as the service gives them back."""
     properties = bucket.properties
     properties["location"] = str(properties["location"]).upper()
     policy = properties.setdefault("softDeletePolicy", {"retentionDurationSeconds": "0"})
-    policy["retentionDurationSeconds"] = str(policy.get("retentionDurationSeconds", WEEK))
+    policy["retentionDurationSeconds"] = str(policy.get("retentionDurationSeconds", rules.WEEK))
     policy.setdefault("effectiveTime", rfc3339(bucket.created))
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(400, "invalid", message)

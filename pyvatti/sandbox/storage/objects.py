@@ -21,7 +21,6 @@ from pyvatti.sandbox.storage.wire import (
     merge,
     not_found,
     rfc3339,
-    selected,
 )
 
 MOST = 1000  # items in a page
@@ -49,7 +48,7 @@ def listing(state: State, call: Call) -> Answer:
         value["prefixes"] = prefixes
     if len(rows) > size:
         value["nextPageToken"] = _token(rows[size - 1][0])
-    return json_answer(selected(value, call.query.get("fields", "")))
+    return json_answer(value)
 
 
 def _kept(state: State, bucket: Bucket) -> Json:
@@ -154,11 +153,14 @@ Key = tuple[str, int]
 def _rows(bucket: Bucket, call: Call) -> list[tuple[Key, Version | str]]:
     """Give what follows the page token: versions and, with a delimiter, prefixes, by name."""
     prefix, delimiter = call.query.get("prefix", ""), call.query.get("delimiter", "")
+    start, end = call.query.get("startOffset", ""), call.query.get("endOffset", "")
     with_versions = is_true(call.query.get("versions"))
     found = bucket.versions if with_versions else sorted(bucket.objects.values(), key=_key)
     rows: dict[Key, Version | str] = {}
     for version in found:
-        if not version.name.startswith(prefix):
+        if not version.name.startswith(prefix) or version.name < start:
+            continue
+        if end and version.name >= end:
             continue
         at = version.name.find(delimiter, len(prefix)) if delimiter else -1
         if at >= 0:

@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from pyvatti.sandbox.storage import buckets, objects, uploads
+from pyvatti.sandbox.storage import buckets, objects, rules, uploads
 from pyvatti.sandbox.storage.state import State
 from pyvatti.sandbox.storage.wire import (
+    JSON,
     Answer,
     ApiError,
     Call,
-    error_form,
-    json_answer,
+    narrowed,
     not_found,
+    refusal,
     split,
 )
 
@@ -93,7 +94,8 @@ class Routes:
             kind, handler, call = _match(call, segments)
             self._count(kind)
             self._limit(kind)
-            return handler(self._state, call)
+            rules.check_parameters(kind, query)
+            return narrowed(handler(self._state, call), query.get("fields", ""))
         except ApiError as error:
             return error.answer()
 
@@ -155,8 +157,8 @@ class Routes:
                 fault.count -= 1
                 if fault.after:
                     self.answer(call)
-                form = error_form(fault.status, "injected", f"injected {fault.status}")
-                return json_answer(form, status=fault.status)
+                body = refusal(fault.status).encode()
+                return Answer(status=fault.status, body=body, headers=JSON)
         return self.answer(call)
 
 

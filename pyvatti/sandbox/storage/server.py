@@ -15,7 +15,7 @@ from pyvatti.sandbox.loopback import Loopback
 from pyvatti.sandbox.storage import lifecycle
 from pyvatti.sandbox.storage.routes import PartFault, Routes
 from pyvatti.sandbox.storage.state import Bucket, SoftDeleted, State, Upload, Version, new_upload
-from pyvatti.sandbox.storage.wire import Call, Json
+from pyvatti.sandbox.storage.wire import Call, Json, refusal
 
 
 class StorageStandIn(Loopback):
@@ -36,6 +36,7 @@ class StorageStandIn(Loopback):
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__(port=port)
+        self.faults.spell = refusal
         self.drip = 0.0  # seconds between two bytes of every answer
         self._clock = clock
         self._offset = timedelta(0)
@@ -127,8 +128,12 @@ class StorageStandIn(Loopback):
         self.state.denied.clear()
 
     def force_policy(self, policy: Json) -> None:
-        """Force properties on every new bucket, as an organisation policy may."""
+        """Refuse (412) new buckets and changes with other properties, as an organisation may."""
         self.state.organisation_policy = policy
+
+    def make_otherwise(self, properties: Json) -> None:
+        """Give every new bucket these properties, whatever was asked for: a server's fault."""
+        self.state.made_otherwise = properties
 
     def hide_buckets(self, *names: str) -> None:
         """Leave buckets out of lists and report them as unreachable."""
@@ -143,6 +148,10 @@ class StorageStandIn(Loopback):
     ) -> None:
         """Fail parts of batches whose path matches; `after`: their change is made all the same."""
         self._routes.part_faults.append(PartFault(status, re.compile(name), count, after))
+
+    def clear_part_faults(self) -> None:
+        """Answer all parts of batches again."""
+        self._routes.part_faults.clear()
 
     def recoverable(self) -> list[str]:
         """Name everything deleted that can still be restored."""

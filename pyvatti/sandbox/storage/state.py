@@ -112,7 +112,8 @@ class State:
     """Everything the stand-in remembers, and the knobs that tests turn.
 
     denied: permissions that are missing, such as `storage.buckets.get`.
-    organisation_policy: properties forced on every new bucket.
+    organisation_policy: properties of a bucket that a request must ask for, or is refused.
+    made_otherwise: properties that a new bucket has, whatever was asked for.
     unreachable: buckets a list leaves out and reports. late_writes: how often somebody writes
     into a bucket just before it is deleted.
     """
@@ -125,6 +126,7 @@ class State:
         self.soft_deleted: list[SoftDeleted] = []
         self.denied: set[str] = set()
         self.organisation_policy: Json = {}
+        self.made_otherwise: Json = {}
         self.unreachable: list[str] = []
         self.late_writes: Counter[str] = Counter()
         self._numbers = itertools.count(1_700_000_000_000_000)

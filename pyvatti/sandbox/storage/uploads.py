@@ -9,6 +9,7 @@ from dataclasses import replace
 from xml.sax.saxutils import escape
 
 from pyvatti.sandbox.storage.objects import find, require_generation, resource
+from pyvatti.sandbox.storage.rules import check_object_name
 from pyvatti.sandbox.storage.state import Bucket, State, Upload, Version, new_upload
 from pyvatti.sandbox.storage.wire import (
     Answer,
@@ -133,8 +134,7 @@ def _open(state: State, bucket: Bucket, call: Call) -> Answer:
 def _finish(state: State, call: Call, properties: Json, data: bytes) -> Answer:
     bucket = state.bucket(call.bucket, "storage.objects.create")
     name = call.name or call.query.get("name") or str(properties.pop("name", ""))
-    if name in ("", ".", ".."):
-        raise ApiError(400, "invalid", f"Invalid object name: '{name}'")
+    check_object_name(name)
     require_generation(call, bucket.objects.get(name))
     settable = {"contentType", "metadata", "temporaryHold", "eventBasedHold", "cacheControl"}
     kept = {key: value for key, value in properties.items() if key in settable and value}

@@ -4,6 +4,7 @@ Keeps nothing and knows no server: the same values come from a socket or from in
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,24 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 Json: TypeAlias = dict[str, Any]
+JSON = {"Content-Type": "application/json; charset=UTF-8"}
+# The usual word of each status (cloud.google.com/storage/docs/json_api/v1/status-codes).
+REASONS = {
+    400: "invalid",
+    401: "authError",
+    403: "forbidden",
+    404: "notFound",
+    405: "methodNotAllowed",
+    407: "proxyAuthenticationRequired",
+    408: "uploadBrokenConnection",
+    409: "conflict",
+    410: "gone",
+    411: "required",
+    412: "conditionNotMet",
+    413: "uploadTooLarge",
+    416: "requestedRangeNotSatisfiable",
+    429: "rateLimitExceeded",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +87,14 @@ def error_form(status: int, reason: str, message: str) -> Json:
     return {"error": {"code": status, "message": message, "errors": [detail]}}
 
 
+def refusal(status: int) -> str:
+    """Spell a refusal with nothing but its status, as the service gives it."""
+    return json.dumps(error_form(status, REASONS.get(status, "backendError"), f"injected {status}"))
+
+
 def json_answer(value: Json, *, status: int = 200) -> Answer:
     """Give a value as JSON."""
-    headers = {"Content-Type": "application/json; charset=UTF-8"}
-    return Answer(status=status, body=json.dumps(value).encode(), headers=headers)
+    return Answer(status=status, body=json.dumps(value).encode(), headers=JSON)
 
 
 def not_found(what: str) -> ApiError:
@@ -120,33 +143,41 @@ def merge(target: Json, patch: Json) -> None:
             target[key] = value
 
 
+def narrowed(answer: Answer, fields: str) -> Answer:
+    """Keep of a JSON answer what `fields` names; empty: all. Raises ApiError 400."""
+    if not fields or answer.headers is not JSON or answer.status != 200:
+        return answer
+    return json_answer(selected(json.loads(answer.body), fields))
+
+
 def selected(value: Json, fields: str) -> Json:
-    """Keep what `fields` names, as in `items(name,generation),nextPageToken`; empty: all."""
-    wanted = _parse_fields(fields)
-    if not wanted:
-        return value
+    """Keep what `fields` names, as in `items(name,generation),nextPageToken` or `items/name`."""
     kept: Json = {}
-    for key, inner in wanted.items():
+    for key, inner in _parse_fields(fields).items():
+        if key == "*":
+            return value
         if key not in value:
             continue
         item = value[key]
         if inner and isinstance(item, list):
             item = [{name: row[name] for name in inner if name in row} for row in item]
+        elif inner and isinstance(item, dict):
+            item = {name: item[name] for name in inner if name in item}
         kept[key] = item
     return kept
 
 
+SELECTION = re.compile(r"([A-Za-z*]+)(?:/([A-Za-z]+)|\(([A-Za-z]+(?:,[A-Za-z]+)*)\))?(?:,|$)")
+
+
 def _parse_fields(fields: str) -> dict[str, list[str]]:
-    """Read one level of nesting, which is all that lists need."""
+    """Read one level of nesting; the service knows more, which is refused here (400)."""
     wanted: dict[str, list[str]] = {}
     rest = fields.replace(" ", "")
     while rest:
-        end = min((at for at in (rest.find(","), rest.find("(")) if at >= 0), default=len(rest))
-        key, inner = rest[:end], ""
-        if rest[end : end + 1] == "(":
-            inner, _, rest = rest[end + 1 :].partition(")")
-        else:
-            rest = rest[end:]
-        wanted[key] = inner.split(",") if inner else []
-        rest = rest.lstrip(",")
+        match = SELECTION.match(rest)
+        if match is None:
+            raise ApiError(400, "invalidParameter", f"Invalid field selection {fields}")
+        wanted[match[1]] = (match[2] or match[3] or "").split(",") if match[2] or match[3] else []
+        rest = rest[match.end() :]
     return wanted
