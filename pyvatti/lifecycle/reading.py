@@ -14,6 +14,7 @@ from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError
 from pyvatti.jobs import id_names, names_for, read_time, why_record_not_ours
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.restarting import ask_kueue
 from pyvatti.models import (
     ClusterEvent,
     Event,
@@ -129,7 +130,9 @@ class Reader:
     async def _live(self, job: Job) -> JobView:
         seen = self._observed(job)
         events = await self._events(seen)
-        waiting = waiting_for(replace(seen, events=events), self._doors.settings.kueue_queue)
+        queue = await ask_kueue(self._doors, job) if _is_queued(seen) else None
+        seen = replace(seen, events=events, queue=queue)
+        waiting = waiting_for(seen, self._doors.settings.kueue_queue)
         made = job.state is not State.REQUESTED
         return JobView(
             id=job.names.job_id,
@@ -165,8 +168,9 @@ class Reader:
     async def _events(self, seen: Observed) -> tuple[ClusterEvent, ...]:
         """Read the Events of a released job that does not get going: they say why."""
         job = seen.job
-        since = job.transitions.get(State.CREATED)
-        if job.state is not State.CREATED or since is None:
+        is_again = job.attempt.resumed_at is not None and job.state is State.DEPLOYED
+        since = job.attempt.resumed_at or job.transitions.get(State.CREATED)
+        if since is None or seen.is_held or not (job.state is State.CREATED or is_again):
             return ()
         if self._doors.clock() < since + NO_POD_PATIENCE:
             return ()
@@ -220,6 +224,11 @@ class Reader:
             line = _record_line(raw["metadata"])
             if line is not None and line.id not in live:
                 yield line
+
+
+def _is_queued(seen: Observed) -> bool:
+    """Tell whether a job waits for the queue it was handed to."""
+    return seen.is_held or (seen.job.state is State.REQUESTED and seen.job.suspended)
 
 
 def _record_line(metadata: dict[str, object]) -> JobLine | None:
