@@ -30,6 +30,7 @@ KUEUE = settings(kueue_queue="genomes")
 LONG = 10**7  # seconds: longer than any limit
 WAITS = Attempt(number=2, evicted_at=at(100), former=("pod-1",))
 AGAIN = replace(WAITS, resumed_at=at(LONG))
+UNSEEN = replace(AGAIN, former=())
 READY = Progress(accepted=True, prepared_for=2)
 
 KILLED = {"deleting": True, "phase": "Failed"}
@@ -81,6 +82,25 @@ ROWS: list[tuple[str, Observed, list[act.Action | str]]] = [
      seen(held(queue_name="")), [act.NoteEviction(())]),
     ("a pod that is seen late belongs to the former attempt",
      seen(held(attempt=WAITS), pod(uid="pod-2"), progress=READY), [act.NoteEviction(("pod-2",))]),
+    ("and so does one that went before it was seen",
+     seen(held(attempt=WAITS), vanished=pod(uid="pod-2"), progress=READY),
+     [act.NoteEviction(("pod-2",))]),
+    ("a second pod without a suspension that was seen: it was taken back and given again",
+     seen(again(State.DEPLOYED, Attempt(), witness=running()), pod(uid="pod-2")),
+     [act.NoteEviction(("pod-1",))]),
+    ("also where both are there in the same second",
+     seen(again(attempt=Attempt()), running(deleting=True), pod(uid="pod-2")),
+     [act.NoteEviction(("pod-1",))]),
+    ("a second pod that ended with its Job is judged",
+     seen(again(State.DEPLOYED, Attempt(), witness=running(), ended="Failed", ended_at=T0),
+          pod(uid="pod-2", phase="Failed", init_end=ended(INIT_CONTAINER, 78))),
+     ["CredentialsMissing"]),
+    ("one whose calculation began has its run's name, and is followed",
+     seen(again(State.DEPLOYED, UNSEEN, witness=running()), running(uid="pod-2")),
+     [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
+    ("without a queue a second pod says nothing",
+     seen(again(attempt=UNSEEN, queue_name=""), running(deleting=True), pod(uid="pod-2"),
+          progress=READY), []),
     ("what another attempt needs is made at once",
      seen(held(attempt=WAITS)), [act.PrepareAttempt(2)]),
     ("then it waits", seen(held(attempt=WAITS), progress=READY), []),

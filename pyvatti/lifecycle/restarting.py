@@ -21,7 +21,7 @@ from pyvatti.policy import Progress
 
 log = structlog.get_logger(__name__)
 
-PATIENCE = 2.0  # seconds for Kueue's words: they are for people
+PATIENCE = 1.0  # seconds for Kueue's words: they are for people
 
 
 async def ask_kueue(doors: Doors, job: Job) -> QueueWords | None:

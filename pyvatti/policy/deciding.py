@@ -48,6 +48,8 @@ def decide(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
 def _live(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
     """Give the next steps of a job that was accepted and has not ended."""
     job = seen.job
+    if killed := evicting.missed(seen):
+        return [act.NoteEviction(killed)]
     if evicting.is_resumed(job):
         return [act.NoteResumed()]
     verdict = judge(seen, now, settings)

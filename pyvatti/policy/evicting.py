@@ -49,6 +49,20 @@ def by_evictions(seen: Observed, now: datetime, settings: Settings) -> Verdict |
     )
 
 
+def missed(seen: Observed) -> tuple[str, ...]:
+    """Name the pods that an eviction killed that nobody saw: the Job is not suspended any more.
+
+    A Job of ours gets a second pod in no other way, for it allows no failure (`backoffLimit: 0`).
+    One whose main container has begun has its run's name already: it is followed.
+    """
+    job, pod = seen.job, seen.pod
+    is_over = job.deleting_since is not None or job.ended is not None
+    if is_over or job.suspended or not job.queue_name or job.state is State.REQUESTED:
+        return ()
+    has_begun = pod is not None and (pod.main_running or pod.main_end is not None)
+    return () if has_begun else seen.replaced
+
+
 def is_resumed(job: Job) -> bool:
     """Tell whether the slot was given again and nobody has written it down."""
     return job.attempt.waits and not job.suspended and job.deleting_since is None
@@ -62,7 +76,8 @@ def is_taken_back(before: Job, newest: Job) -> bool:
 def hold(seen: Observed) -> list[act.Action]:
     """Give the next steps for a job that waits to be resumed."""
     attempt = seen.job.attempt
-    pods = tuple(pod.uid for pod in seen.pods)
+    known = [*seen.pods, *([seen.vanished] if seen.vanished else [])]
+    pods = tuple(dict.fromkeys(pod.uid for pod in known))
     if not attempt.waits:
         return [] if _ends_by_itself(seen) else [act.NoteEviction(pods)]
     if unknown := tuple(uid for uid in pods if uid not in attempt.former):

@@ -91,9 +91,18 @@ class Observed:
         former = self.job.attempt.former
         pods = tuple(pod for pod in self.pods if pod.uid not in former)
         if pods:
-            return max(pods, key=lambda pod: pod.created_at or self.job.accepted_at)
+            since = self.job.accepted_at
+            return max(pods, key=lambda pod: (pod.created_at or since, not pod.deleting))
         known = self.vanished or self.job.witness
         return None if known is not None and known.uid in former else known
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The uids of pods of this attempt after which the cluster made another one."""
+        newest, former = self.pod, self.job.attempt.former
+        known = [*self.pods, *(pod for pod in (self.vanished, self.job.witness) if pod)]
+        uids = dict.fromkeys(pod.uid for pod in known if pod.uid not in former)
+        return () if newest is None else tuple(uid for uid in uids if uid != newest.uid)
 
     @property
     def accepting_since(self) -> datetime:
