@@ -37,9 +37,9 @@ def _serves_policies(access: Access, _namespace: str) -> bool:
 
 
 def _serves_kueue(access: Access, _namespace: str) -> bool:
-    """Whether there is a Kueue whose API we speak; that it runs is taken for granted."""
-    served = access.call("GET", "/apis/kueue.x-k8s.io/v1beta2").get("resources", [])
-    return any(item["name"] == "workloads" for item in served)
+    """Whether the cluster has the API of Kueue; that it runs is taken for granted."""
+    groups = access.call("GET", "/apis").get("groups", [])
+    return any(item["name"] == "kueue.x-k8s.io" for item in groups)
 
 
 def _has_kubelet(access: Access, _namespace: str) -> bool:
