@@ -24,7 +24,7 @@ from pyvatti.models import (
 from pyvatti.policy import Observed, Progress, decide, judge, waiting_for, wake_times
 from pyvatti.policy import actions as act
 from pyvatti.policy.evicting import is_taken_back
-from pyvatti.policy.limits import released_at
+from pyvatti.policy.limits import released_at, state_limit
 
 KUEUE = settings(kueue_queue="genomes")
 LONG = 10**7  # seconds: longer than any limit
@@ -203,6 +203,12 @@ def test_the_limits_of_another_attempt_begin_with_its_resumption(state, limit):
     verdict = judge(observed, end, KUEUE)
     assert verdict is not None
     assert verdict.reason == "TimedOut"
+
+
+@pytest.mark.parametrize("state", [State.CREATED, State.DEPLOYED])
+def test_time_in_a_queue_has_no_limit(state):
+    assert state_limit(held(state, WAITS), KUEUE) is None
+    assert state_limit(again(state), KUEUE) is not None
 
 
 def test_the_run_of_another_attempt_is_looked_for_since_the_eviction():
