@@ -53,6 +53,7 @@ TRANSITIONS = f"{PREFIX}/transitions"
 OUTBOX = f"{PREFIX}/outbox"
 VERDICT = f"{PREFIX}/verdict"
 WITNESS = f"{PREFIX}/witness"
+ATTEMPT = f"{PREFIX}/attempt"
 ACCEPT = f"{PREFIX}/accept"  # a nonce: which request made the Job, so that only it takes it back
 WITHDRAWN = f"{PREFIX}/withdrawn"
 
@@ -79,6 +80,7 @@ BUCKET_KEPT_UNTIL = "kept-until"  # Unix seconds: earlier deleted objects can be
 # Foreign keys
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 FOREGROUND = "foregroundDeletion"
 
 

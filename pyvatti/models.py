@@ -205,6 +205,14 @@ class ClusterEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueWords:
+    """What Kueue says of a job: why it evicted it last, and why it does not admit it now."""
+
+    evicted: str = ""
+    pending: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
     """What became of one resource (`bucket/...`, `secret/...`, `pods/...`), for the record.
 
@@ -310,6 +318,27 @@ class Presence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Which try of a job this is: each time its slot is taken back, another one follows.
+
+    `evicted_at` is when the slot was taken back for the last time, `said` why; `resumed_at` is when
+    it was given again, None while the job waits for that. `former` are the uids of pods that the
+    taking back killed: how they ended says nothing of the job.
+    """
+
+    number: int = 1
+    evicted_at: datetime | None = None
+    said: str = ""
+    resumed_at: datetime | None = None
+    former: tuple[str, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether its slot was taken back and not given again, as far as that is written down."""
+        return self.evicted_at is not None and self.resumed_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A Job object, read: our annotations and labels as values (see `pyvatti.jobs.read_job`)."""
 
@@ -330,6 +359,7 @@ class Job:
     outbox: tuple[Notice, ...] = ()
     verdict: Verdict | None = None
     witness: Pod | None = None  # how its pod ended, copied before the pod vanishes
+    attempt: Attempt = Attempt()
     queue_name: str = ""
     nonce: str = ""  # of the request that made it
     withdrawn: bool = False  # its accept failed, or it seemed so: nothing else happens to it

@@ -235,6 +235,9 @@ class Settings(BaseSettings):
     kueue_queue: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")] = Field(
         "", description="LocalQueue of Kueue; it then decides when a job starts"
     )
+    max_evictions: int = Field(
+        5, ge=0, le=90, description="Times Kueue may take a started job back before it fails"
+    )
     failed_grace: Seconds = Field(
         timedelta(minutes=4), description="How long a dead driver waits for Seqera's reason"
     )

@@ -17,6 +17,7 @@ def probe(access: Access, namespace: str) -> frozenset[str]:
         "job-controller": _has_job_controller,
         "gc": _has_collector,
         "policies": _serves_policies,
+        "kueue": _serves_kueue,
     }
     return frozenset(name for name, is_there in parts.items() if is_there(access, namespace))
 
@@ -33,6 +34,12 @@ def _serves_policies(access: Access, _namespace: str) -> bool:
     """Whether the API server decides by ValidatingAdmissionPolicies of version v1."""
     served = access.call("GET", "/apis/admissionregistration.k8s.io/v1").get("resources", [])
     return any(item["name"] == "validatingadmissionpolicies" for item in served)
+
+
+def _serves_kueue(access: Access, _namespace: str) -> bool:
+    """Whether the cluster has the API of Kueue; that it runs is taken for granted."""
+    groups = access.call("GET", "/apis").get("groups", [])
+    return any(item["name"] == "kueue.x-k8s.io" for item in groups)
 
 
 def _has_kubelet(access: Access, _namespace: str) -> bool:

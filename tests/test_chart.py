@@ -173,7 +173,7 @@ def test_role_has_exact_verbs_and_only_what_the_service_may_need() -> None:
     assert verbs.keys() == {
         *("jobs", "secrets", "pods", "pods/log", "configmaps", "events", "leases", "namespaces")
     }
-    assert verbs["secrets"] == {"get", "list", "create", "delete"}
+    assert verbs["secrets"] == {"get", "list", "create", "patch", "delete"}
     assert verbs["pods/log"] == {"get"}
     assert verbs["namespaces"] == {"get"}
     assert [rule.get("resourceNames") for rule in rules if rule["resources"] == ["namespaces"]] == [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pyvatti.jobs import add_notice
 from pyvatti.labels import FINALIZER, FOREGROUND, INIT_CONTAINER
 from pyvatti.models import (
+    Attempt,
     Delivery,
     Event,
     Job,
@@ -302,8 +303,11 @@ def test_with_kueue_a_prepared_job_is_enqueued_and_never_released_by_us():
 
 def test_a_job_that_kueue_preempted_gets_its_credentials_back():
     observed = seen(job(suspended=True), progress=STOPPED)
+    noted = Attempt(number=2, evicted_at=T0)
 
-    assert decide(observed, T0, KUEUE) == [act.MakeTransferSecret()]
+    assert decide(observed, T0, KUEUE) == [act.NoteEviction(())]
+    observed = seen(job(suspended=True, attempt=noted), progress=STOPPED)
+    assert decide(observed, T0, KUEUE) == [act.PrepareAttempt(2)]
 
 
 def test_entering_a_terminal_state_drops_an_undelivered_deployed():
@@ -365,16 +369,22 @@ def test_admission_follows_each_change_of_a_job():
 
 Fate = st.sampled_from(
     ["nothing", "pod runs", "run fails", "run succeeds", "transfer fails", "driver dies",
-     "deleted in background", "restart", "hour", "pod vanishes"]
+     "deleted in background", "restart", "hour", "pod vanishes", "slot taken", "slot given"]
 )  # fmt: skip
 
 
-def befall(world: Observed, fate: str) -> Observed:
+def befall(world: Observed, fate: str) -> Observed:  # noqa: C901 - one branch a fate
     released = not world.job.suspended and world.job.deleting_since is None
     if fate == "restart":
         return replace(world, progress=Progress())
     if fate == "deleted in background" and world.job.deleting_since is None:
         return replace(world, job=replace(world.job, deleting_since=T0))
+    started = world.job.state in (State.CREATED, State.DEPLOYED)
+    if fate == "slot taken" and started and released and world.job.ended is None:
+        killed = tuple(replace(item, phase="Failed", deleting=True) for item in world.pods)
+        return replace(world, pods=killed, job=replace(world.job, suspended=True))
+    if fate == "slot given" and started and world.job.suspended:
+        return replace(world, pods=(), job=replace(world.job, suspended=False))
     if fate == "pod vanishes":
         return replace(world, pods=(), vanished=world.pods[0] if world.pods else None)
     if fate == "run succeeds" and world.pods:
@@ -388,7 +398,8 @@ def befall(world: Observed, fate: str) -> Observed:
     }
     if fate in pods and released:
         ends = {"ended": "Failed", "ended_at": T0} if fate != "pod runs" else {}
-        return replace(world, pods=(pods[fate],), job=replace(world.job, **ends))
+        made = replace(pods[fate], uid=f"pod-{world.job.attempt.number}")
+        return replace(world, pods=(made,), job=replace(world.job, **ends))
     return world
 
 
@@ -405,6 +416,15 @@ def perform(world: Observed, step: act.Action) -> Observed:  # noqa: C901, PLR09
             created = of.transitions | {State.CREATED: T0}
             of = replace(of, state=State.CREATED, suspended=False, transitions=created)
             of = replace(of, label=of.state)
+        case act.NoteEviction(pods=killed):
+            again = replace(of.attempt, evicted_at=T0, resumed_at=None)
+            again = replace(again, former=(*again.former, *killed))
+            of = replace(of, attempt=replace(again, number=again.number + 1), witness=None)
+            world = replace(world, run=None)
+        case act.PrepareAttempt(number=number):
+            done = replace(done, prepared_for=number, transfer_made=True, transfer_gone=False)
+        case act.NoteResumed():
+            of = replace(of, attempt=replace(of.attempt, resumed_at=T0))
         case act.AskSeqera():
             return replace(world, asked_at=at(10**6))
         case act.LookForReport():
@@ -469,6 +489,7 @@ def test_every_job_ends_with_one_terminal_event_and_nothing_left(fates: list[str
             clock += 3600
         if FINALIZER in world.job.finalizers:
             world = befall(world, fate)
+    world = befall(settle(world, clock), "slot given")
     clock += timedelta(days=3).total_seconds()
 
     world = settle(world, clock)
@@ -487,4 +508,4 @@ def test_at_rest_there_is_a_wake_time_or_an_outside_event_to_wait_for(fates: lis
 
     later = [moment for moment in wake_times(world, SETTINGS) if moment > at(1)]
 
-    assert later or FINALIZER not in world.job.finalizers
+    assert later or world.is_held or FINALIZER not in world.job.finalizers

@@ -245,3 +245,37 @@ async def test_events_are_read_oldest_first_whatever_fields_carry_the_time(tmp_p
     assert (old.reason, old.warning, old.about) == ("Old", False, "Pod")
     assert (late.warning, len(late.note)) == (True, 256)
     assert late.at == datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
+
+
+WORKLOAD = {"metadata": {"name": "job-a-1"}, "status": {"conditions": []}}
+FOUND = answer(listing(WORKLOAD, version=1))
+NO_PATH = text("404 page not found", 404, "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        pytest.param([FOUND], "job-a-1", id="newest version"),
+        pytest.param([NO_PATH, FOUND], "job-a-1", id="an older Kueue"),
+        pytest.param([answer(listing(version=1))], None, id="none was made"),
+    ],
+)
+async def test_the_workload_of_a_job_is_read_in_the_version_that_kueue_has(
+    tmp_path: Path, steps: list[Step], found: str | None
+):
+    tried = len(steps)
+    async with scripted(tmp_path, GET=steps) as (server, client):
+        read = await client.workload_of("u1")
+
+    assert (read or {"metadata": {"name": None}})["metadata"]["name"] == found
+    versions = [request.path.split("/")[3] for request in server.requests]
+    assert versions == ["v1beta2", "v1beta1"][:tried]
+    assert server.requests[0].query["labelSelector"] == "kueue.x-k8s.io/job-uid=u1"
+
+
+async def test_without_kueue_each_version_is_asked_once(tmp_path: Path):
+    async with scripted(tmp_path, GET=[NO_PATH]) as (server, client):
+        with pytest.raises(Unavailable):
+            await client.workload_of("u1")
+
+    assert len(server.requests) == 2

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from chart_tools import granted, rendered_rules
+from chart_tools import granted, merged, rendered_rules, scenario
 from patience import PATIENCE
 from stage import FAST, JOB, Stage, service_on, staged
 
@@ -78,9 +78,18 @@ async def the_stories(rules: Rules) -> tuple[set[tuple[str, str]], list[int]]:
         refused += [item.status for item in on.world.kube.requests if item.status == 403]
     async with guarded_stage(rules, "slow", TIMEOUT_SECONDS="1") as on:
         await on.launch()
+        await on.until_state("Created")
+        suspend(on, suspended=True)  # as Kueue does: another attempt has a run name of its own
+        await on.until(lambda: "Evicted" in on.events(), "its slot is taken back")
+        suspend(on, suspended=False)
         await on.until_finished()  # a time-out reads the Events
         used |= on.world.kube.used.get(USER, set())
     return used, refused
+
+
+def suspend(on: Stage, *, suspended: bool) -> None:
+    store = on.world.kube.store
+    store.mutate(JOBS, NAMESPACE, JOB.lower(), lambda job: job["spec"].update(suspend=suspended))
 
 
 def logs_are_there(on: Stage) -> bool:
@@ -112,6 +121,14 @@ def test_the_self_check_asks_for_what_the_role_grants():
     }
 
     assert needed == set(granted(rendered_rules()))
+
+
+def test_only_with_a_queue_the_words_of_kueue_may_be_read():
+    values = merged(scenario("default"), {"config": {"kueueQueue": "genomes"}})
+
+    more = granted(rendered_rules(values)) - granted(rendered_rules())
+
+    assert more == {("list", "kueue.x-k8s.io", "workloads")}
 
 
 async def test_a_missing_permission_is_named_in_readiness(tmp_path: Path):

@@ -24,6 +24,7 @@ from pyvatti.jobs.patches import (
     add_notice,
     created_patch,
     decided_patch,
+    evicted_patch,
     finalizer_patch,
     identity_patch,
     name_marks,
@@ -33,12 +34,14 @@ from pyvatti.jobs.patches import (
     release_patch,
     repair_patch,
     restore_patch,
+    resumed_patch,
     transition_patch,
     withdrawal_patch,
     witness_patch,
 )
 from pyvatti.jobs.pods import read_pod
 from pyvatti.jobs.reading import JOB_NAME, read_job, why_not_ours
+from pyvatti.jobs.workloads import read_workload
 
 __all__ = [
     "JOB_NAME",
@@ -49,6 +52,7 @@ __all__ = [
     "dump_outbox",
     "dump_transitions",
     "dump_verdict",
+    "evicted_patch",
     "finalizer_patch",
     "id_names",
     "identity_patch",
@@ -63,9 +67,11 @@ __all__ = [
     "read_job",
     "read_pod",
     "read_time",
+    "read_workload",
     "release_patch",
     "repair_patch",
     "restore_patch",
+    "resumed_patch",
     "transition_patch",
     "why_left_pod_not_ours",
     "why_left_secret_not_ours",

@@ -1,4 +1,4 @@
-"""PURE: the values a Job's annotations hold, as JSON: times, outbox, verdict, witness.
+"""PURE: the values a Job's annotations hold, as JSON: times, outbox, verdict, witness, attempt.
 
 The record holds the same values in the same form.
 """
@@ -10,13 +10,14 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from pyvatti.jobs import bounds
-from pyvatti.models import Notice, Pod, State, Verdict
+from pyvatti.models import Attempt, Notice, Pod, State, Verdict
 
 _T = TypeVar("_T")
 TRANSITIONS: TypeAdapter[dict[State, datetime]] = TypeAdapter(dict[State, datetime])
 OUTBOX: TypeAdapter[tuple[Notice, ...]] = TypeAdapter(tuple[Notice, ...])
 VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 WITNESS: TypeAdapter[Pod] = TypeAdapter(Pod)
+ATTEMPT: TypeAdapter[Attempt] = TypeAdapter(Attempt)
 
 
 class Unreadable(ValueError):
@@ -71,3 +72,8 @@ def dump_transitions(transitions: Mapping[State, datetime]) -> str:
 def dump_witness(witness: Pod) -> str:
     """Write how a pod ended as JSON, as the Job's annotation holds it."""
     return WITNESS.dump_json(witness, exclude_defaults=True).decode()
+
+
+def dump_attempt(attempt: Attempt) -> str:
+    """Write which attempt this is as JSON, as the Job's annotation holds it."""
+    return ATTEMPT.dump_json(attempt, exclude_defaults=True).decode()

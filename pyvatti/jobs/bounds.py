@@ -10,11 +10,12 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pyvatti.models import Notice, Record, Verdict
+from pyvatti.models import Attempt, Notice, Record, Verdict
 
 YEARS = range(2000, 2201)  # a sum with any setting stays a date
 LONGEST = 2**14  # characters of a text
 MOST = 64  # parts of a list, among them the events of an outbox
+MOST_ATTEMPTS = 99  # of a job, so that the name of its run has its bound
 WHOLE = 2**63  # of a number, without sign
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -77,6 +78,19 @@ def _check_numbers(value: Any) -> None:
         raise ValueError("a number below its least")
     if isinstance(value, Record):
         check_outbox(value.outbox)
+    if isinstance(value, Attempt):
+        _check_attempt(value)
+
+
+def _check_attempt(attempt: Attempt) -> None:
+    """Raise ValueError unless it was evicted before it is another one than the first."""
+    is_first = attempt.number == 1
+    if not 1 <= attempt.number <= MOST_ATTEMPTS or is_first is not (attempt.evicted_at is None):
+        raise ValueError("a number of attempts that is none")
+    if is_first and attempt.resumed_at is not None:
+        raise ValueError("a first attempt that was resumed")
+    if not all(_WORD.fullmatch(uid) for uid in attempt.former):
+        raise ValueError("a pod's uid that is none")
 
 
 def check_outbox(outbox: tuple[Notice, ...]) -> None:

@@ -15,8 +15,8 @@ def id_names(job_id: str, namespace: str) -> IdNames:
     return IdNames(job_id=job_id.upper(), base=base, results_bucket=f"{namespace}-{base}-results")
 
 
-def names_for(job_id: str, namespace: str, uid: str) -> Names:
-    """Name everything the Job with this uid makes."""
+def names_for(job_id: str, namespace: str, uid: str, attempt: int = 1) -> Names:
+    """Name everything the Job with this uid makes; `attempt` counts from 1."""
     known = id_names(job_id, namespace)
     stem, part = f"{bucket_prefix(namespace)}{known.base}", uid[:UID_PART]
     return Names(
@@ -24,9 +24,14 @@ def names_for(job_id: str, namespace: str, uid: str) -> Names:
         base=known.base,
         results_bucket=known.results_bucket,
         uid=uid,
-        run_name=f"{stem}-{part}",
+        run_name=_run_name(f"{stem}-{part}", attempt),
         work_bucket=f"{stem}-work-{part}",
     )
+
+
+def _run_name(first: str, attempt: int) -> str:
+    """Name the run of an attempt: Seqera and Nextflow take each name once."""
+    return first if attempt == 1 else f"{first}-a{attempt}"
 
 
 def listing_prefix(namespace: str) -> str:

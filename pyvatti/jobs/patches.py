@@ -1,12 +1,20 @@
 """PURE: our values written back to a Job, as merge patches that fit only the version read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from pyvatti import labels
-from pyvatti.jobs.annotations import dump_outbox, dump_transitions, dump_verdict, dump_witness
+from pyvatti.jobs.annotations import (
+    dump_attempt,
+    dump_outbox,
+    dump_transitions,
+    dump_verdict,
+    dump_witness,
+)
+from pyvatti.jobs.bounds import MOST
+from pyvatti.jobs.names import names_for
 from pyvatti.models import Delivery, Event, Job, Manifest, Names, Notice, Pod, State, Verdict
 
 EVENT_OF = {
@@ -86,6 +94,41 @@ def queue_patch(job: Job, queue: str) -> Manifest:
 def witness_patch(job: Job, witness: Pod) -> Manifest:
     """Keep how the pod ended, for the pod may vanish before the job is judged."""
     return _patch(job, {labels.WITNESS: dump_witness(witness)})
+
+
+def evicted_patch(
+    job: Job, namespace: str, now: datetime, said: str, pods: Iterable[str]
+) -> Manifest | None:
+    """Begin another attempt: the slot was taken back, which killed `pods` (uids).
+
+    Where that is written down already, only pods that were not known are added. None where there
+    is nothing new.
+    """
+    before = job.attempt
+    former = tuple(dict.fromkeys((*before.former, *pods)))[-MOST:]
+    if before.waits:
+        attempt = replace(before, former=former)
+    else:
+        attempt = replace(
+            before,
+            number=before.number + 1,
+            evicted_at=now,
+            said=said,
+            resumed_at=None,
+            former=former,
+        )
+    if attempt == before:
+        return None
+    names = names_for(job.names.base, namespace, job.uid, attempt.number)
+    notes = {labels.ATTEMPT: dump_attempt(attempt), labels.WITNESS: None}
+    return _patch(job, name_marks(names) | notes)
+
+
+def resumed_patch(job: Job, now: datetime) -> Manifest | None:
+    """Note that the slot was given again: from now on the attempt's clock runs."""
+    if not job.attempt.waits:
+        return None
+    return _patch(job, {labels.ATTEMPT: dump_attempt(replace(job.attempt, resumed_at=now))})
 
 
 def outbox_patch(job: Job, *changed: Notice) -> Manifest:

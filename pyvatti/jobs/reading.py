@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from pyvatti import foreign, labels
 from pyvatti.jobs.annotations import (
+    ATTEMPT,
     OUTBOX,
     TRANSITIONS,
     VERDICT,
@@ -23,7 +24,7 @@ from pyvatti.jobs.annotations import (
 from pyvatti.jobs.bounds import read_time, read_word
 from pyvatti.jobs.names import names_for
 from pyvatti.jobs.patches import EVENT_OF, name_marks
-from pyvatti.models import Installation, Job, Manifest, Names, Notice, State, Verdict
+from pyvatti.models import Attempt, Installation, Job, Manifest, Names, Notice, State, Verdict
 
 _STATE_OF = {event: state for state, event in EVENT_OF.items()}
 _ORDER = tuple(State)
@@ -50,7 +51,8 @@ def read_job(
     said = _Annotations(annotations, clean) if known is None else known
     verdict, transitions, outbox = said.verdict, said.transitions, said.outbox
     ended = _terminal_condition(status)
-    names = names_for(metadata["name"], metadata["namespace"], metadata["uid"])
+    attempt = said.attempt
+    names = names_for(metadata["name"], metadata["namespace"], metadata["uid"], attempt.number)
     state = _read_state(metadata, verdict, transitions, outbox)
     # the mark of a withdrawal is written only to a Job that was not accepted: here it is forged
     is_accepted = state is not State.REQUESTED or State.REQUESTED in transitions
@@ -73,6 +75,7 @@ def read_job(
         outbox=outbox,
         verdict=verdict,
         witness=said.witness,
+        attempt=attempt,
         broken=tuple(said.broken),
         queue_name=(metadata.get("labels") or {}).get(labels.KUEUE_QUEUE, ""),
         nonce=annotations.get(labels.ACCEPT, ""),
@@ -93,6 +96,7 @@ class _Annotations:
         self.transitions = self._read(labels.TRANSITIONS, TRANSITIONS) or {}
         self.outbox = self._read(labels.OUTBOX, OUTBOX) or ()
         self.witness = self._read(labels.WITNESS, WITNESS)
+        self.attempt = self._read(labels.ATTEMPT, ATTEMPT) or Attempt()
 
     def _read(self, key: str, adapter: TypeAdapter[_T]) -> _T | None:
         try:

@@ -27,6 +27,7 @@ from pyvatti.kube.answers import (
 )
 from pyvatti.kube.credentials import Credentials
 from pyvatti.kube.transport import MERGE_PATCH, Call, Limits, Transport
+from pyvatti.labels import KUEUE_JOB_UID
 from pyvatti.models import ClusterEvent, Manifest
 from pyvatti.paging import pages
 from pyvatti.settings import Settings
@@ -59,6 +60,9 @@ CONFIGMAPS = Kind("configmaps", "", "v1", "ConfigMap")
 PODS = Kind("pods", "", "v1", "Pod")
 EVENTS = Kind("events", "events.k8s.io", "v1", "Event")
 LEASES = Kind("leases", "coordination.k8s.io", "v1", "Lease")
+WORKLOADS = tuple(  # of Kueue, the newest version first; an older Kueue knows the other alone
+    Kind("workloads", "kueue.x-k8s.io", version, "Workload") for version in ("v1beta2", "v1beta1")
+)
 NAMESPACES = Kind("namespaces", "", "v1", "Namespace")  # only our own is read, see `own_namespace`
 
 
@@ -284,6 +288,22 @@ class KubeClient:
         page = await self.list_all(EVENTS, field_selector=f"regarding.uid={uid}")
         events = [read_cluster_event(item) for item in page.items]
         return sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0)
+
+    async def workload_of(self, uid: str) -> Manifest | None:
+        """Read the Workload that Kueue made of the Job of this uid, None where it made none.
+
+        Asked once in each version of Kueue's API. Raises Unavailable where the cluster has none.
+        """
+        query = {"labelSelector": f"{KUEUE_JOB_UID}={uid}", "limit": "1"}
+        for kind in WORKLOADS:
+            try:
+                page = _read_page(kind, await self._send("GET", kind, query=query))
+            except Unavailable:
+                if kind is WORKLOADS[-1]:
+                    raise
+            else:
+                return page.items[0] if page.items else None
+        return None
 
     async def review_access(self, verb: str, kind: Kind, subresource: str = "") -> bool:
         """Ask whether we may do this in our namespace (SelfSubjectAccessReview)."""

@@ -20,6 +20,7 @@ from pyvatti.errors import (
 from pyvatti.kube import SECRETS
 from pyvatti.lifecycle.clearing import Clearing
 from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.restarting import Restarting
 from pyvatti.lifecycle.runs import RunFollower
 from pyvatti.lifecycle.turns import minding_the_rate, take_turn
 from pyvatti.lifecycle.withdrawing import withdraw
@@ -27,6 +28,7 @@ from pyvatti.lifecycle.writing import JobWriter, Wrote
 from pyvatti.models import Job, Manifest, State, Verdict
 from pyvatti.policy import Observed, Progress
 from pyvatti.policy import actions as act
+from pyvatti.policy.evicting import is_taken_back
 from pyvatti.storage import Purpose
 from pyvatti.telemetry import metrics
 
@@ -55,6 +57,7 @@ class Hands:
         self._doors, self._writer, self._runs = doors, writer, runs
         self._admitted = admitted
         self._clearing = Clearing(doors, writer)
+        self._again = Restarting(doors, writer)
         self._release_lock = asyncio.Lock()  # the limit is exact: one release at a time is counted
 
     def has_slot(self, job: Job) -> bool:
@@ -88,6 +91,15 @@ class Hands:
             case act.NoteCreated():
                 if await self._is_written(job, lambda it: self._created(it, release=False)):
                     self._note_stay(job)
+            case act.NoteEviction(pods=pods):
+                return await self._again.note_eviction(job, pods, done)
+            case act.PrepareAttempt(number=number):
+                await self._again.drop_old_credentials(job)
+                done = await self._make_transfer_secret(job, done)
+                await self._again.name_run(job)
+                return replace(done, prepared_for=number)
+            case act.NoteResumed():
+                await self._again.note_resumed(job)
             case act.AskSeqera():
                 await self._runs.ask(job.names.run_name)
             case act.LookForReport():
@@ -161,10 +173,8 @@ class Hands:
         verdict, now = step.verdict, self._doors.clock()
 
         def build(newest: Job) -> Manifest | None:
-            if newest.state.is_terminal and newest.state is not verdict.state:
+            if is_taken_back(job, newest) or _is_overtaken(newest, verdict):
                 return None
-            if newest.state is State.DEPLOYED and verdict.state is State.DEPLOYED:
-                return None  # what was seen was old: its event is in the outbox
             return jobs.transition_patch(newest, verdict, now, step.witness)
 
         if not await self._is_written(job, build):
@@ -230,3 +240,10 @@ class Hands:
             bucket, "results/", "report.html", owner=self._doors.owner(job)
         )
         return replace(done, report_found=found)
+
+
+def _is_overtaken(newest: Job, verdict: Verdict) -> bool:
+    """Tell whether a verdict comes too late: the Job has ended, or its event is in the outbox."""
+    if newest.state.is_terminal:
+        return newest.state is not verdict.state
+    return newest.state is State.DEPLOYED and verdict.state is State.DEPLOYED

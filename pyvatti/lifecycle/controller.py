@@ -25,6 +25,7 @@ from pyvatti.lifecycle.sweeper import Sweeper
 from pyvatti.lifecycle.writing import JobWriter
 from pyvatti.models import Job, State
 from pyvatti.policy import Slots, most_released
+from pyvatti.policy.limits import released_at
 
 log = structlog.get_logger(__name__)
 
@@ -190,9 +191,7 @@ class Controller:
             if not job.state.is_terminal and job.state is not State.REQUESTED
         ]
         self._run_bases = {job.names.run_name: job.names.base for job in jobs}
-        return {
-            job.names.run_name: job.transitions.get(State.CREATED, job.accepted_at) for job in jobs
-        }
+        return {job.names.run_name: released_at(job) for job in jobs}
 
     def _clean_text(self, run_name: str, text: str) -> str:
         """Take out of a foreign text what the job of a run must not tell."""

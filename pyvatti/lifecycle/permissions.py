@@ -1,6 +1,7 @@
 """Asks the API server at start whether this service may do what it needs to do.
 
-The list is the whole truth about what the code uses; the chart's Role grants exactly this.
+The list is the whole truth about what the code uses; the chart's Role grants exactly this. Only
+Kueue's words are read beside it (`workloads`, where a queue is set): without them jobs go on.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ NEEDED: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     (JOBS, "", ("create", "delete", "get", "list", "patch", "watch")),
     (PODS, "", ("delete", "list", "watch")),
     (PODS, "log", ("get",)),
-    (SECRETS, "", ("create", "delete", "get", "list")),
+    (SECRETS, "", ("create", "delete", "get", "list", "patch")),
     (CONFIGMAPS, "", ("create", "delete", "get", "list", "patch")),
     (EVENTS, "", ("create", "list")),
     (LEASES, "", ("create", "get", "update")),

@@ -14,6 +14,7 @@ from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError
 from pyvatti.jobs import id_names, names_for, read_time, why_record_not_ours
 from pyvatti.lifecycle import records
 from pyvatti.lifecycle.doors import Doors
+from pyvatti.lifecycle.restarting import ask_kueue
 from pyvatti.models import (
     ClusterEvent,
     Event,
@@ -133,7 +134,9 @@ class Reader:
     async def _live(self, job: Job) -> JobView:
         seen = self._observed(job)
         events = await self._events(seen)
-        waiting = waiting_for(replace(seen, events=events), self._doors.settings.kueue_queue)
+        queue = await ask_kueue(self._doors, job) if _is_queued(seen) else None
+        seen = replace(seen, events=events, queue=queue)
+        waiting = waiting_for(seen, self._doors.settings.kueue_queue)
         made = job.state is not State.REQUESTED
         return JobView(
             id=job.names.job_id,
@@ -169,9 +172,11 @@ class Reader:
     async def _events(self, seen: Observed) -> tuple[ClusterEvent, ...]:
         """Read the Events of a job that does not get going: they say why, to every replica."""
         job = seen.job
-        since = job.transitions.get(job.state, job.accepted_at)
-        is_starting = job.state is State.CREATED or (job.state is State.REQUESTED and seen.has_slot)
-        if not is_starting or seen.progress.denial is not None:
+        since = job.attempt.resumed_at or job.transitions.get(job.state, job.accepted_at)
+        is_again = job.attempt.resumed_at is not None and job.state is State.DEPLOYED
+        is_new = job.state is State.REQUESTED and seen.has_slot
+        is_starting = job.state is State.CREATED or is_new or is_again
+        if not is_starting or seen.is_held or seen.progress.denial is not None:
             return ()
         if self._doors.clock() < since + NO_POD_PATIENCE:
             return ()
@@ -233,6 +238,11 @@ def _is_let_go(job: Job) -> bool:
     """Tell whether nothing follows of a Job: it stands while its pod's node does not answer."""
     gone = labels.FINALIZER not in job.finalizers and job.deleting_since is not None
     return gone and job.state.is_terminal
+
+
+def _is_queued(seen: Observed) -> bool:
+    """Tell whether a job waits for the queue it was handed to."""
+    return seen.is_held or (seen.job.state is State.REQUESTED and seen.job.suspended)
 
 
 def _record_line(metadata: dict[str, object]) -> JobLine | None:

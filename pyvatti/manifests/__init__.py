@@ -4,6 +4,6 @@ No calls to a cluster and no clock.
 """
 
 from pyvatti.manifests.nextflow import doubts
-from pyvatti.manifests.rendering import REQUEST, Renderer, redact
+from pyvatti.manifests.rendering import REQUEST, RUN_NAME_KEY, Renderer, redact
 
-__all__ = ["REQUEST", "Renderer", "doubts", "redact"]
+__all__ = ["REQUEST", "RUN_NAME_KEY", "Renderer", "doubts", "redact"]

@@ -49,6 +49,25 @@ class NoteCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteEviction:
+    """Begin another attempt: the slot was taken back, which killed these pods (uids)."""
+
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareAttempt:
+    """Give the attempt of this number credentials for its transfer and a run name of its own."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteResumed:
+    """Note that the slot was given again."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskSeqera:
     """Ask Seqera now instead of at the next interval."""
 
@@ -138,6 +157,9 @@ Action: TypeAlias = (
     | Enqueue
     | Release
     | NoteCreated
+    | NoteEviction
+    | PrepareAttempt
+    | NoteResumed
     | AskSeqera
     | LookForReport
     | KeepWitness

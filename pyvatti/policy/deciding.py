@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pyvatti.labels import FINALIZER, FOREGROUND
 from pyvatti.models import Event, Job, Pod, Presence, Remainder, State, Verdict
 from pyvatti.policy import actions as act
-from pyvatti.policy import proof
+from pyvatti.policy import evicting, proof
 from pyvatti.policy.judging import judge
 from pyvatti.policy.limits import (
     grace_end,
@@ -51,9 +51,21 @@ def decide(seen: Observed, now: datetime, settings: Settings) -> list[act.Action
         return [act.Repair()] if job.deleting_since is None else []
     if job.state.is_terminal:
         return _end(seen, now, settings)
+    return _live(seen, now, settings)
+
+
+def _live(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
+    """Give the next steps of a job that was accepted and has not ended."""
+    job = seen.job
+    if killed := evicting.missed(seen):
+        return [act.NoteEviction(killed)]
+    if evicting.is_resumed(job):
+        return [act.NoteResumed()]
     verdict = judge(seen, now, settings)
     if verdict is not None:
         return [act.Enter(verdict, witness=seen.pod)]
+    if seen.is_held:
+        return evicting.hold(seen) or _repair(job)
     if job.state is State.REQUESTED and job.deleting_since is None:
         return _start(seen, settings)
     return _follow(seen, now, settings)
@@ -99,11 +111,10 @@ def _start(seen: Observed, settings: Settings) -> list[act.Action]:
 
 def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Action]:
     job, pod, done = seen.job, seen.pod, seen.progress
-    stays = job.deleting_since is None and seen.going_since is None
-    if job.suspended and stays:  # Kueue took the slot back
-        return [] if done.transfer_made and not done.transfer_gone else [act.MakeTransferSecret()]
     steps: list[act.Action] = []
-    if needs_no_credentials(seen) and not done.transfer_gone:
+    if not needs_no_credentials(seen):
+        steps += evicting.renew(seen)
+    elif not done.transfer_gone:
         steps.append(act.DeleteTransferSecret())
     look = last_look(seen, now, settings)
     if look is None:

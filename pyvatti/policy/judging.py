@@ -10,6 +10,7 @@ from datetime import datetime
 from pyvatti.diagnosis import run_failure
 from pyvatti.models import Evidence, Run, RunStatus, State, Verdict, Witness
 from pyvatti.policy import proof
+from pyvatti.policy.evicting import by_evictions
 from pyvatti.policy.limits import (
     grace_end,
     is_asked_since,
@@ -48,6 +49,8 @@ def judge(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
 
 
 def _rules(seen: Observed) -> tuple[Rule, ...]:
+    if seen.is_held:
+        return RULES_OF_A_HELD_JOB
     if seen.going_since is not None and not _is_older(seen, seen.going_since):
         return RULES_OF_A_GOING_NAMESPACE
     return RULES if seen.deleting_since is None else RULES_OF_A_DELETED_JOB
@@ -335,6 +338,11 @@ RULES: tuple[Rule, ...] = (
     _by_clock,
     _by_image,
     _by_running,
+)
+RULES_OF_A_HELD_JOB: tuple[Rule, ...] = (
+    # Its pods and its run were killed with its slot; a queue has no clock.
+    _by_seqera_success,
+    by_evictions,
 )
 RULES_OF_A_GOING_NAMESPACE: tuple[Rule, ...] = (
     # What its containers and its Job say is that the namespace goes: everything is stopped.

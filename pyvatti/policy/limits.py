@@ -10,13 +10,26 @@ from pyvatti.settings import Settings
 
 
 def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | None:
-    """Give (since, allowed) of the current state; queue time is unlimited: None."""
+    """Give (since, allowed) of the current state; time in a queue is unlimited: None.
+
+    Another attempt begins when its slot is given again, and so do its limits.
+    """
+    again = job.attempt.resumed_at
+    if job.attempt.waits:
+        return None
     if job.state is State.CREATED:
-        return job.transitions.get(State.CREATED, job.accepted_at), settings.timeout_seconds
+        since = job.transitions.get(State.CREATED, job.accepted_at)
+        return again or since, settings.timeout_seconds
     if job.state is State.DEPLOYED:
         since = job.transitions.get(State.DEPLOYED, job.accepted_at)
-        return since, settings.deployed_timeout_seconds
+        return again or since, settings.deployed_timeout_seconds
     return None
+
+
+def released_at(job: Job) -> datetime:
+    """Give the moment before which no run of this attempt can have been submitted."""
+    released = job.transitions.get(State.CREATED, job.accepted_at)
+    return job.attempt.evicted_at or released
 
 
 def in_haste(settings: Settings) -> Settings:

@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyvatti.models import ClusterEvent, Job, Notice, Pod, Remainder, Removal, Run, Waiting
+from pyvatti.models import (
+    ClusterEvent,
+    Job,
+    Notice,
+    Pod,
+    QueueWords,
+    Remainder,
+    Removal,
+    Run,
+    State,
+    Waiting,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +30,7 @@ class Progress:
 
     accepted: bool = False  # the driver's Secret was seen, so the accept was complete
     buckets: frozenset[str] = frozenset()  # made, or found to be made by this very job
+    prepared_for: int = 0  # the attempt that has credentials and a run name of its own
     transfer_made: bool = False
     transfer_gone: bool = False
     staged_gone: bool = False  # the transfer's folder of the work bucket was emptied
@@ -48,7 +60,8 @@ class Observed:
     `asked_at` is the beginning of the last Seqera pass that ended, answered or not; a run that
     nobody has asked for yet proves nothing. `secret_stands` tells of the driver's Secret and is
     looked up only while the job is queued. `vanished` is how the last pod was when it went away.
-    `going_since` is when the deletion of the whole namespace began.
+    `going_since` is when the deletion of the whole namespace began. `queue` is what Kueue says,
+    where somebody asked.
     """
 
     job: Job
@@ -58,18 +71,42 @@ class Observed:
     run: Run | None = None
     asked_at: datetime | None = None
     events: tuple[ClusterEvent, ...] = ()
+    queue: QueueWords | None = None
     has_slot: bool = False
     going_since: datetime | None = None
     progress: Progress = Progress()
 
     @property
+    def is_held(self) -> bool:
+        """Whether its slot was taken back: released once, suspended now, and not at its end."""
+        job = self.job
+        stays = job.deleting_since is None and self.going_since is None and job.ended is None
+        started = job.state in (State.CREATED, State.DEPLOYED)
+        return started and job.suspended and stays
+
+    @property
     def pod(self) -> Pod | None:
-        """The pod that tells of the run: the newest one, else what is known of one that went."""
-        if len(self.pods) == 1:
-            return self.pods[0]
-        if self.pods:
-            return max(self.pods, key=lambda pod: pod.created_at or self.job.accepted_at)
-        return self.vanished or self.job.witness
+        """The pod that tells of the run: the newest one, else what is known of one that went.
+
+        None that was killed because the job's slot was taken back.
+        """
+        if self.is_held:
+            return None
+        former = self.job.attempt.former
+        pods = tuple(pod for pod in self.pods if pod.uid not in former)
+        if pods:
+            since = self.job.accepted_at
+            return max(pods, key=lambda pod: (pod.created_at or since, not pod.deleting))
+        known = self.vanished or self.job.witness
+        return None if known is not None and known.uid in former else known
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The uids of pods of this attempt after which the cluster made another one."""
+        newest, former = self.pod, self.job.attempt.former
+        known = [*self.pods, *(pod for pod in (self.vanished, self.job.witness) if pod)]
+        uids = dict.fromkeys(pod.uid for pod in known if pod.uid not in former)
+        return () if newest is None else tuple(uid for uid in uids if uid != newest.uid)
 
     @property
     def accepting_since(self) -> datetime:

@@ -1,9 +1,11 @@
 """PURE: what a job waits for, as anybody asking is told; and when a person must help."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from pyvatti.errors import NamespaceTerminating, PermanentError
 from pyvatti.models import State, Waiting
+from pyvatti.policy.evicting import evictor, told_eviction
 from pyvatti.policy.observed import Observed
 from pyvatti.policy.podwords import silence, waits_on
 from pyvatti.settings import Settings
@@ -21,17 +23,26 @@ def waiting_for(seen: Observed, kueue_queue: str = "") -> Waiting | None:
     if job.state.is_terminal:
         return _after_end(seen)
     if job.state is State.REQUESTED:
-        if seen.events and seen.events[-1].reason == DENIED:  # nothing was done since
-            last = seen.events[-1]
-            return Waiting(on=ADMISSION, message=last.note, since=last.at)
-        if not seen.has_slot:
-            return Waiting(on="slot", message="all slots are taken; the oldest job is next")
-        if job.queue_name:
-            return Waiting(on="Kueue", message=f"queue {kueue_queue} has not admitted it yet")
-        return Waiting(on="buckets", message="its buckets wait for their turn or are being made")
+        return _before_release(seen, kueue_queue)
+    if seen.is_held:
+        return _held(seen, kueue_queue)
+    if job.attempt.number > 1 and not (seen.pod is not None and seen.pod.main_running):
+        return _again(seen)
     if job.state is State.CREATED:
         return _before_run(seen)
     return _silence(seen)
+
+
+def _before_release(seen: Observed, kueue_queue: str) -> Waiting:
+    if seen.events and seen.events[-1].reason == DENIED:  # nothing was done since
+        last = seen.events[-1]
+        return Waiting(on=ADMISSION, message=last.note, since=last.at)
+    if not seen.has_slot:
+        return Waiting(on="slot", message="all slots are taken; the oldest job is next")
+    if seen.job.queue_name:
+        message = _with_words(f"queue {kueue_queue} has not admitted it yet", seen)
+        return Waiting(on="Kueue", message=message)
+    return Waiting(on="buckets", message="its buckets wait for their turn or are being made")
 
 
 def denied(before: Waiting | None, words: str, now: datetime) -> Waiting:
@@ -44,10 +55,35 @@ def denial_stays(denial: Waiting, now: datetime, settings: Settings) -> bool:
     return denial.since is not None and now >= denial.since + settings.denial_grace
 
 
+def _with_words(sentence: str, seen: Observed) -> str:
+    words = seen.queue.pending if seen.queue is not None else ""
+    return f"{sentence}: {words}" if words else sentence
+
+
+def _held(seen: Observed, kueue_queue: str) -> Waiting:
+    """Say since when and why a job that had begun waits for its slot again."""
+    told = told_eviction(seen) if seen.job.attempt.waits else f"evicted by {evictor(seen)}"
+    since = seen.job.attempt.evicted_at if seen.job.attempt.waits else None
+    if not seen.job.queue_name:
+        return Waiting(on="resumption", message=f"{told}; nobody resumed it yet", since=since)
+    message = _with_words(f"{told}; queue {kueue_queue} has not admitted it again", seen)
+    return Waiting(on="Kueue", message=message, since=since)
+
+
+def _again(seen: Observed) -> Waiting | None:
+    """Say what another attempt waits for, and why it is another one."""
+    waiting = _before_run(seen)
+    if waiting is None:
+        return None
+    told = f"attempt {seen.job.attempt.number}, {told_eviction(seen)}"
+    return replace(waiting, message=f"{waiting.message} ({told})")
+
+
 def _before_run(seen: Observed) -> Waiting | None:
-    pod, since = seen.pod, seen.job.transitions.get(State.CREATED)
     if (silent := _silence(seen)) is not None:
         return silent
+    pod, of = seen.pod, seen.job
+    since = of.attempt.resumed_at or of.transitions.get(State.CREATED)
     if (waits := waits_on(pod, seen.events)) is not None:
         return Waiting(on=waits[0], message=waits[1], since=since)
     if pod is None:

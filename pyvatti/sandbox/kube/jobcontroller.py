@@ -141,10 +141,12 @@ class JobController:
         decided = next(filter(None, (rules.condition(job, kind) for kind in rules.DECIDED)), None)
         if decided:
             self._settle(job, counts, decided)
-        elif job["spec"].get("suspend"):
-            self._suspend(job, pods)
-        else:
+        elif not job["spec"].get("suspend"):
             self._advance(job, counts)
+        elif verdict := rules.decide(job, counts, overdue=False):
+            self._conclude(job, counts, verdict)  # a pod that ended counts before a suspension
+        else:
+            self._suspend(job, pods)
 
     def _advance(self, job: Body, counts: rules.Tally) -> None:
         """Start, count, replace or decide a Job that is neither suspended nor decided."""
@@ -152,10 +154,7 @@ class JobController:
             self._start(job)
         verdict = rules.decide(job, counts, overdue=self._left(job) <= 0)
         if verdict:
-            self._decide(job, verdict)
-            for pod in counts.active:
-                self._stop(job, pod)
-            self._queue.add(_key(job), SETTLE)
+            self._conclude(job, counts, verdict)
             return
         self._write(job, partial(status.write_counts, counts=counts))
         if counts.uncounted:
@@ -223,10 +222,13 @@ class JobController:
             self._write(job, partial(status.write_suspended, now=timestamp(self._store.now())))
             self._events.record(job, "Normal", "Suspended", "Job suspended")
 
-    def _decide(self, job: Body, verdict: rules.Verdict) -> None:
+    def _conclude(self, job: Body, counts: rules.Tally, verdict: rules.Verdict) -> None:
         self._write(
             job, partial(status.write_verdict, verdict=verdict, now=timestamp(self._store.now()))
         )
+        for pod in counts.active:
+            self._stop(job, pod)
+        self._queue.add(_key(job), SETTLE)
 
     def _settle(self, job: Body, counts: rules.Tally, decided: Body) -> None:
         """Write counters, and the terminal condition once every pod is terminal."""

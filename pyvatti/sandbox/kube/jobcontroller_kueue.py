@@ -1,6 +1,7 @@
 """A stand-in for Kueue: un-suspends the oldest Jobs of a queue, as many as it has room for.
 
-No Workload objects, no preemption; it owns `spec.suspend` of Jobs with its label alone.
+No Workload objects, and it evicts only what it is told to; it owns `spec.suspend` of Jobs with its
+label alone.
 """
 
 import asyncio
@@ -46,6 +47,12 @@ class KueueStandIn:
         self._queues[queue] = limit
         self._plan()
 
+    def evict(self, namespace: str, name: str, why: str = "The ClusterQueue is stopped") -> None:
+        """Take a Job's slot back; it is admitted again when its queue has room."""
+        job = self._store.mutate(JOBS, namespace, name, _suspend)
+        if job is not None:
+            self._events.record(job, "Normal", "Stopped", why)
+
     def _seen(self, change: str, resource: Resource, job: Body, _old: Body | None) -> None:
         if resource is not JOBS or not _queue(job):
             return
@@ -67,7 +74,7 @@ class KueueStandIn:
         for job in self._store.list(JOBS, match=_has_queue):
             if is_finished(job) or "deletionTimestamp" in job["metadata"]:
                 continue
-            if job["spec"].get("suspend"):
+            if job["spec"].get("suspend") and not job.get("status", {}).get("active"):
                 waiting.setdefault(_queue(job), []).append(job)
             else:
                 running[_queue(job)] = running.get(_queue(job), 0) + 1
@@ -98,3 +105,7 @@ def _has_queue(job: Body) -> bool:
 
 def _unsuspend(job: Body) -> None:
     job["spec"]["suspend"] = False
+
+
+def _suspend(job: Body) -> None:
+    job["spec"]["suspend"] = True
