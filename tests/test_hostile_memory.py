@@ -80,13 +80,13 @@ async def test_no_caller_without_a_token_fills_the_memory(tmp_path: Path):
         httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client,
     ):
         assert (await client.get("/healthz")).status_code == 200
-        print(f"\nat rest: {memory(pid, 'VmRSS')} MiB")
+        print(f"\nat rest: {memory(pid, 'VmRSS')} MiB")  # noqa: T201
 
         async with socket_to(url) as (_, writer):
             writer.write(TRAILERS)
             sent = await push(writer, b"a:b\r\n" * 13_000, 400 * MIB)
             assert (await client.get("/healthz")).status_code == 200
-        print(f"trailers without end, cut off after {sent // 1024} KiB: {memory(pid)} MiB")
+        print(f"trailers without end, cut off after {sent // 1024} KiB: {memory(pid)} MiB")  # noqa: T201
         assert sent < 100 * MIB
 
         for name, data in GREEDY.items():
@@ -99,7 +99,7 @@ async def test_no_caller_without_a_token_fills_the_memory(tmp_path: Path):
                     if number % 100 == 0:
                         assert (await client.get("/healthz")).status_code == 200
                 assert (await client.get("/healthz")).status_code == 200
-                print(f"{crowd} connections, {name}: {memory(pid)} MiB")
+                print(f"{crowd} connections, {name}: {memory(pid)} MiB")  # noqa: T201
                 for writer in writers:
                     writer.transport.abort()
         assert memory(pid) < MOST
