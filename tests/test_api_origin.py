@@ -10,7 +10,7 @@ from neighbour_settings import settings_for
 from pyvatti.api.access import FAILURE_SECONDS, FREE_FAILURES, Brake
 from pyvatti.api.origin import Addressee, own_hosts
 
-OPEN = settings_for(api_auth="none", namespace="dev", instance="hattivatti", allowed_hosts="a.b,C")
+OPEN = settings_for(api_auth="none", namespace="dev", instance="own", allowed_hosts="a.b,C")
 GATED = settings_for(api_auth="token", api_tokens="a-token-long-enough", namespace="dev")
 OWN = "http://hattivatti"
 
@@ -33,6 +33,8 @@ async def ask(settings: Any, path: str = "/jobs", url: str = OWN, **headers: str
     ("host", "status"),
     [
         ("hattivatti", 204),
+        ("own", 204),
+        ("own.dev.svc", 204),
         ("hattivatti:80", 204),
         ("HattiVatti", 204),
         ("hattivatti.", 204),
@@ -106,7 +108,10 @@ async def test_with_tokens_a_page_has_none_and_a_name_proves_nothing():
 
 def test_the_names_of_its_own_are_the_service_of_the_instance_and_what_is_allowed():
     assert own_hosts(settings_for(namespace="dev", instance="i")) == {
-        *("localhost", "i", "i.dev", "i.dev.svc", "i.dev.svc.cluster.local"),
+        "localhost",
+        *("i", "i.dev", "i.dev.svc", "i.dev.svc.cluster.local"),
+        *("hattivatti", "hattivatti.dev", "hattivatti.dev.svc"),
+        "hattivatti.dev.svc.cluster.local",
     }
 
 

@@ -14,6 +14,7 @@ from pyvatti.api.problems import problem
 from pyvatti.settings import Settings
 
 LONGEST_LENGTH = 20  # digits
+SERVICE = "hattivatti"  # by which the backend calls
 HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 OWN_SITE = frozenset({"same-origin", "none"})  # none: a person, not a page
 
@@ -51,7 +52,7 @@ class Addressee:
 
 def own_hosts(settings: Settings) -> frozenset[str]:
     """Give the names the service may be called by; one without a dot is that of a Service."""
-    names = {settings.instance, *settings.allowed_hosts}
+    names = {SERVICE, settings.instance, *settings.allowed_hosts}
     home = settings.namespace
     inside = ("", f".{home}", f".{home}.svc", f".{home}.svc.cluster.local")
     services = {name + suffix for name in names if "." not in name for suffix in inside}
