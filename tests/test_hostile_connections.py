@@ -191,7 +191,8 @@ async def test_the_body_of_a_request_that_offers_another_protocol_is_read(offer,
     async with serving(ConnectionLimits()) as url, socket_to(url) as (reader, writer):
         for begin in range(0, len(sent), size):
             writer.write(sent[begin : begin + size])
-            await writer.drain()
+            if size == 7:
+                await asyncio.sleep(0.002)  # the request is under way before its body comes
         answers = [await read_answer(reader) for _ in range(3)]
 
     length = b"5" if framed != b"\r\n" else b"0"
@@ -288,6 +289,15 @@ async def test_a_connection_is_kept_for_longer_than_a_head_is_waited_for():
             await asyncio.sleep(0.8)
 
         writer.write(HEAD)
+        assert await closed(reader) == b""
+
+
+async def test_a_head_that_began_behind_a_request_is_not_waited_for_longer_than_others():
+    limits = ConnectionLimits(patience=0.3, idle=10 * PATIENCE)
+    async with serving(limits) as url, socket_to(url) as (reader, writer):
+        writer.write(HEAD + b"\r\n" + HEAD)
+        assert (await read_answer(reader))[0] == 200
+
         assert await closed(reader) == b""
 
 
