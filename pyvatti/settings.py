@@ -102,7 +102,6 @@ Token = Annotated[SecretStr, BeforeValidator(_strip), Field(min_length=1)]
 SigningSecret = Annotated[Token, AfterValidator(_signing_key)]
 HeaderToken = Annotated[Token, AfterValidator(_one_line)]
 CallerToken = Annotated[HeaderToken, Field(min_length=16)]
-HostName = Annotated[str, AfterValidator(str.lower), Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
@@ -142,8 +141,8 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Accepted bearer tokens of at least 16 characters, separated by commas",
     )
-    allowed_hosts: Annotated[list[HostName], NoDecode, BeforeValidator(_split)] = Field(
-        default_factory=list,
+    allowed_hosts: Annotated[str, Field(pattern=r"^[A-Za-z0-9._, -]*$")] = Field(
+        "",
         description="Further host names that callers use, separated by commas; "
         "with `API_AUTH=none` others are refused",
     )

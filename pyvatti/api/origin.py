@@ -52,7 +52,8 @@ class Addressee:
 
 def own_hosts(settings: Settings) -> frozenset[str]:
     """Give the names the service may be called by; one without a dot is that of a Service."""
-    names = {SERVICE, settings.instance, *settings.allowed_hosts}
+    allowed = settings.allowed_hosts.lower().replace(",", " ").split()
+    names = {SERVICE, settings.instance, *allowed}
     home = settings.namespace
     inside = ("", f".{home}", f".{home}.svc", f".{home}.svc.cluster.local")
     services = {name + suffix for name in names if "." not in name for suffix in inside}
