@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvicorn
 
-from pyvatti.api.connections import listen, make_config
+from pyvatti.api.connections import limits_for, listen, make_config
 from pyvatti.app import create_app
 from pyvatti.lifecycle.supervision import Supervisor
 from pyvatti.settings import Settings
@@ -201,7 +201,8 @@ async def serve_in_loop(settings: Settings, port: int = 0) -> AsyncIterator[str]
     """
     listener = listen("127.0.0.1", port)
     supervisor = Supervisor()
-    server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
+    app = create_app(settings, supervisor=supervisor)
+    server = uvicorn.Server(make_config(app, limits_for(settings)))
     supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     async with asyncio.TaskGroup() as group:
         group.create_task(_serve(server, listener, supervisor))

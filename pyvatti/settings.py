@@ -5,8 +5,10 @@ Names are the predecessor's, so that existing values carry over. Durations are i
 
 import base64
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -82,6 +84,16 @@ def _one_line(value: SecretStr) -> SecretStr:
     return value
 
 
+def _is_exposed(url: str) -> bool:
+    """Tell whether what is sent there can be read on the way: plain HTTP to another machine."""
+    parts = urlsplit(url)
+    try:
+        is_here = ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        is_here = parts.hostname == "localhost"
+    return parts.scheme != "https" and not is_here
+
+
 Seconds = Annotated[timedelta, BeforeValidator(_bare_seconds), AfterValidator(_sane)]
 # without user:password@, for addresses are logged
 HttpBase = Annotated[
@@ -90,6 +102,7 @@ HttpBase = Annotated[
 Token = Annotated[SecretStr, BeforeValidator(_strip), Field(min_length=1)]
 SigningSecret = Annotated[Token, AfterValidator(_signing_key)]
 HeaderToken = Annotated[Token, AfterValidator(_one_line)]
+CallerToken = Annotated[HeaderToken, Field(min_length=16)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
@@ -113,6 +126,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("0.0.0.0", description="Address the API listens on")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on")
+    keep_alive: Seconds = Field(
+        timedelta(seconds=90), description="How long an idle connection of a caller is kept"
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` is readable on a terminal, JSON elsewhere"
     )
@@ -122,8 +138,17 @@ class Settings(BaseSettings):
 
     # Who may call
     api_auth: Literal["token", "none"] = Field(description="`token` (bearer) or an explicit `none`")
-    api_tokens: Annotated[list[HeaderToken], NoDecode, BeforeValidator(_split)] = Field(
-        default_factory=list, description="Accepted bearer tokens, separated by commas"
+    api_tokens: Annotated[list[CallerToken], NoDecode, BeforeValidator(_split)] = Field(
+        default_factory=list,
+        description="Accepted bearer tokens of at least 16 characters, separated by commas",
+    )
+    allowed_hosts: Annotated[str, Field(pattern=r"^[A-Za-z0-9._, -]*$")] = Field(
+        "",
+        description="Further host names that callers use, separated by commas; "
+        "with `API_AUTH=none` others are refused",
+    )
+    allow_http: bool = Field(
+        False, description="Send credentials of Seqera, Globus and key handler over plain HTTP too"
     )
 
     # Seqera Platform
@@ -294,6 +319,12 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.api_auth == "token" and not self.api_tokens:
             raise ValueError("API_TOKENS must name at least one token while API_AUTH is token")
+        for name in ("tower_api_url", "globus_domain", "key_handler_url"):
+            if _is_exposed(getattr(self, name)) and not self.allow_http:
+                raise ValueError(
+                    f"{name.upper()} must begin with https://, for credentials are sent there; "
+                    "plain HTTP is for loopback addresses, or with ALLOW_HTTP"
+                )
         if not self.lease_duration > self.renew_deadline > 1.2 * self.retry_period:
             raise ValueError("LEASE_DURATION > RENEW_DEADLINE > 1.2 x RETRY_PERIOD must hold")
         return self

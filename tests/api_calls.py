@@ -19,6 +19,7 @@ from pyvatti.settings import Settings
 
 TOKENS = "right-token-of-the-backend,right-token-of-an-operator"
 GATED = {"API_AUTH": "token", "API_TOKENS": TOKENS}
+AS_JSON = {"Content-Type": "application/json"}
 BEARER = {"Authorization": "Bearer right-token-of-the-backend"}
 
 

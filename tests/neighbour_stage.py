@@ -336,6 +336,7 @@ def _environment(there: Town, hosts: dict[str, str]) -> dict[str, str]:
         | FAST
         | {
             "TOWER_API_URL": places["seqera"],
+            "ALLOW_HTTP": "true",  # to a host name, where a lookup is to fail
             "STORAGE_EMULATOR_HOST": places["storage"],
             "NOTIFY_URL": places["backend"],
             "MAX_CONCURRENT_JOBS": "100",

@@ -1,12 +1,15 @@
 """Who may call and how much they may send, tested as an attacker would."""
 
 import asyncio
+import itertools
 import time
 from statistics import median
 
+import httpx
 import pytest
 import pytest_asyncio
-from api_calls import BEARER, GATED, TOKENS, problem_of, read_answer, socket_to
+from api_calls import AS_JSON, BEARER, GATED, TOKENS, problem_of, read_answer, socket_to
+from fastapi import Request
 from fastapi.security import HTTPAuthorizationCredentials
 from neighbour_settings import settings_for
 from stage import JOB, launch_body, stage
@@ -19,6 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
 FIRST, SECOND = TOKENS.split(",")
+ONE_HOST = "GET /healthz HTTP/1.1\r\nHost: x"
+AHEAD = "Expect: 100-continue\r\n"
+TYPE = "Content-Type: application/json\r\n"
 ROUTES = [
     ("POST", "/launch"),
     ("POST", "/launch?dry_run=true"),
@@ -126,13 +132,15 @@ async def test_how_long_a_comparison_takes_does_not_tell_where_a_token_is_wrong(
     gate = Gate(settings_for(api_auth="token", api_tokens=right))
     wrong = {"at once": "b" + right[1:], "in the end": right[:-1] + "b"}
     seconds: dict[str, list[float]] = {name: [] for name in wrong}
+    address = itertools.count()
 
     for _ in range(15):
         for name, token in wrong.items():
             given = HTTPAuthorizationCredentials(scheme="Bearer", credentials=token)
+            request = Request({"type": "http", "client": (f"10.0.0.{next(address)}", 1)})
             began = time.perf_counter()
             with pytest.raises(Unauthorized):
-                await gate(given)
+                await gate(request, given)
             seconds[name].append(time.perf_counter() - began)
 
     assert 0.1 < median(seconds["at once"]) / median(seconds["in the end"]) < 10
@@ -140,8 +148,8 @@ async def test_how_long_a_comparison_takes_does_not_tell_where_a_token_is_wrong(
 
 async def test_a_body_of_1_mib_is_read_and_one_byte_more_is_413(on):
     path = "/launch"
-    within = await on.client.post(path, content=b" " * MIB, headers=BEARER)
-    beyond = await on.client.post(path, content=b" " * (MIB + 1), headers=BEARER)
+    within = await on.client.post(path, content=b" " * MIB, headers=BEARER | AS_JSON)
+    beyond = await on.client.post(path, content=b" " * (MIB + 1), headers=BEARER | AS_JSON)
 
     problem_of(within, 422)
     problem_of(beyond, 413)
@@ -152,7 +160,7 @@ async def test_a_body_without_declared_length_is_413_beyond_1_mib(on):
         for _ in range(40):
             yield b" " * 65_536
 
-    answer = await on.client.post("/launch", content=chunks(), headers=BEARER)
+    answer = await on.client.post("/launch", content=chunks(), headers=BEARER | AS_JSON)
 
     problem_of(answer, 413)
 
@@ -160,7 +168,9 @@ async def test_a_body_without_declared_length_is_413_beyond_1_mib(on):
 async def test_a_body_that_is_declared_too_large_is_refused_before_it_is_sent(on):
     async with socket_to(on.url) as (reader, writer):
         head = f"POST /launch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {FIRST}\r\n"
-        writer.write(f"{head}Expect: 100-continue\r\nContent-Length: {MIB + 1}\r\n\r\n".encode())
+        writer.write(
+            f"{head}{TYPE}Expect: 100-continue\r\nContent-Length: {MIB + 1}\r\n\r\n".encode()
+        )
 
         status, headers, problem = await read_answer(reader)
 
@@ -177,7 +187,7 @@ async def test_a_caller_that_goes_away_in_mid_body_is_no_fault_of_ours(on, caplo
     before = answered(408)
     async with socket_to(on.url) as (_, writer):
         head = f"POST /launch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {FIRST}\r\n"
-        writer.write(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        writer.write(f"{head}{TYPE}Content-Length: 1000\r\n\r\n{{".encode())
         await writer.drain()
 
     await on.until(lambda: answered(408) == before + 1, "the request is over")
@@ -189,6 +199,7 @@ async def test_a_caller_that_goes_away_in_mid_body_is_no_fault_of_ours(on, caplo
     "lines",
     [
         pytest.param(["Content-Length: -1"], id="a negative length"),
+        pytest.param(["Content-Length: " + "9" * 5000], id="a length of 5,000 digits"),
         pytest.param(["Content-Length: 5", "Content-Length: 6"], id="two lengths"),
         pytest.param(["Content-Length: 5", "Transfer-Encoding: chunked"], id="length and chunks"),
         pytest.param(["Content-Length: \xb2"], id="a superscript"),
@@ -206,6 +217,28 @@ async def test_a_request_that_two_servers_could_read_differently_is_400(on, line
 
     assert status == 400
     assert headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param("GET /healthz HTTP/1.1", 400, id="no host"),
+        pytest.param("GET /healthz HTTP/1.1\r\nHost: x\r\nHost: x", 400, id="two hosts"),
+        pytest.param("GET /healthz HTTP/1.0\r\nHost: x\r\nHost: y", 400, id="two other hosts"),
+        pytest.param(f"{ONE_HOST}\r\nContent-Length: {'0' * 5000}", 400, id="5,000 zeros"),
+        pytest.param(f"{ONE_HOST}\r\nContent-Length: {'0' * 20}", 200, id="20 zeros"),
+        pytest.param("GET /healthz HTTP/1.1\r\nHost: ", 400, id="an empty host"),
+        pytest.param("GET /healthz HTTP/1.1\r\nHost: a b", 400, id="a host in two words"),
+        pytest.param("GET /healthz HTTP/1.1\r\nHost: a@b", 400, id="a user and a host"),
+        pytest.param("GET /healthz HTTP/1.0", 200, id="no host in HTTP/1.0"),
+        pytest.param("GET /healthz HTTP/1.1\r\nHost: [::1]:80", 200, id="an IPv6 host"),
+    ],
+)
+async def test_a_request_has_exactly_one_host_and_a_sane_length(on, head: str, status: int):
+    async with socket_to(on.url) as (reader, writer):
+        writer.write(f"{head}\r\n\r\n".encode())
+
+        assert (await read_answer(reader))[0] == status
 
 
 async def test_an_upgrade_to_a_web_socket_is_ignored(on):
@@ -238,15 +271,24 @@ async def test_an_open_service_asks_nobody_for_a_token():
             assert (await on.client.get("/jobs", headers=headers)).status_code == 200
 
 
-async def test_many_wrong_tokens_do_not_keep_a_right_one_out(on):
-    async def attack() -> None:
+async def test_many_wrong_tokens_are_braked_and_do_not_keep_a_right_one_out():
+    statuses: list[int] = []
+
+    async def attack(client: httpx.AsyncClient) -> None:
         for number in range(30):
             wrong = {"Authorization": f"Bearer {FIRST}{number}"}
-            assert (await on.client.get("/jobs", headers=wrong)).status_code == 401
+            answer = await client.get("/jobs", headers=wrong)
+            statuses.append(answer.status_code)
+            problem_of(answer, answer.status_code)
+            assert ("retry-after" in answer.headers) == (answer.status_code == 429)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(3):
-            group.create_task(attack())
-        answer = await on.client.get("/jobs", headers=BEARER)
+    async with stage("slow", **GATED) as on:
+        assert (await on.client.get("/jobs", headers=BEARER)).status_code == 200
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(attack(on.client))
+        known = await on.client.get("/jobs", headers=BEARER)
 
-    assert answer.status_code == 200
+    assert known.status_code == 200
+    assert set(statuses) == {401, 429}
+    assert statuses.count(429) > 30

@@ -194,22 +194,37 @@ async def test_the_log_of_a_job_without_pod_is_404():
         assert "no pod" in problem_of(await on.client.get(f"/jobs/{OTHER}/log"), 404)
 
 
-async def test_readers_that_leave_free_their_places_and_beyond_20_are_refused():
+async def test_a_caller_has_a_share_of_the_readers_and_those_that_leave_free_their_places():
     query = {"container": "transfer"}
-    async with stage(TRANSFERRING) as on:
+    names = [f"token-of-caller-{number}" for number in range(5)]
+    callers = [{"Authorization": f"Bearer {name}"} for name in names]
+    async with stage(TRANSFERRING, API_AUTH="token", API_TOKENS=",".join(names)) as on:
+        on.client.headers.update(callers[-1])
         await on.launch()
         await log_of(on, "transfer")
         async with httpx.AsyncClient(base_url=on.url) as reader:
             path = f"/jobs/{JOB}/log"
-            requests = [reader.build_request("GET", path, params=query) for _ in range(20)]
-            streams = [await reader.send(request, stream=True) for request in requests]
 
+            async def read(caller: dict[str, str]) -> httpx.Response:
+                request = reader.build_request("GET", path, params=query, headers=caller)
+                return await reader.send(request, stream=True)
+
+            streams = [await read(callers[0]) for _ in range(5)]
+            greedy = await on.client.get(path, params=query, headers=callers[0])
+            short = await on.client.get(
+                path, params=query | {"follow": "false"}, headers=callers[0]
+            )
+            streams += [await read(caller) for caller in callers[1:4] for _ in range(5)]
             refused = await on.client.get(path, params=query)
 
+            assert "a caller may follow 5 logs" in problem_of(greedy, 429)
+            assert short.status_code == 200
             assert [answer.status_code for answer in streams] == [200] * 20
             assert "too many logs" in problem_of(refused, 503)
             assert (await on.client.get(f"/jobs/{JOB}")).status_code == 200
 
         async with asyncio.timeout(PATIENCE):
             while (await on.client.head(path, params=query)).status_code != 200:
+                await asyncio.sleep(0.02)
+            while (await on.client.head(path, params=query, headers=callers[0])).status_code != 200:
                 await asyncio.sleep(0.02)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_calls import PATIENCE, problem_of, replica, until_status
+from api_calls import AS_JSON, PATIENCE, problem_of, replica, until_status
 from patience import patient_client
 from prometheus_client.parser import text_string_to_metric_families
 from stage import FAST, JOB, launch_body, stage
@@ -144,7 +144,7 @@ async def test_refusals_are_counted():
     async with stage("slow") as on:
         before = launches((await on.client.get("/metrics")).text)
         await on.launch()
-        await on.client.post("/launch", content=b"{")
+        await on.client.post("/launch", content=b"{", headers=AS_JSON)
         after = launches((await on.client.get("/metrics")).text)
 
         for answer in ("201", "422"):

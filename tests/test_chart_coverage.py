@@ -66,7 +66,10 @@ SPECIAL: dict[str, Any] = {
 }
 # What must be set for the value to matter.
 CONTEXT: dict[str, dict[str, Any]] = {
-    "ingress": {"config": {"apiAuth": "token"}, "ingress": {"enabled": True, "host": "a"}},
+    "ingress": {
+        "config": {"apiAuth": "token"},
+        "ingress": {"enabled": True, "host": "a", "tlsSecret": "b"},
+    },
     "httpRoute": {
         "config": {"apiAuth": "token"},
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]},

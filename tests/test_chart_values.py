@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from pydantic_settings import BaseSettings
 
 from pyvatti import __version__
+from pyvatti.api.origin import own_hosts
 from pyvatti.settings import Settings
 
 SECRET_SETTINGS = {
@@ -90,6 +91,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("admissionPolicy.allowed", ["a b"], "/admissionPolicy/allowed/0"),
     ("ingress", {"enabled": True, "host": "a.example.org"}, "needs config.apiAuth token"),
     ("ingress.enabled", True, "ingress.host: must be set"),
+    ("ingress", {"enabled": True, "host": "a.example.org"}, "ingress.tlsSecret: must be set while"),
+    ("config.keyHandlerUrl", "http://keys", "config.keyHandlerUrl: must begin with https://"),
+    ("config.globusDomain", "http://globus", "config.globusDomain: must begin with https://"),
+    ("config.towerApiUrl", "http://seqera", "config.towerApiUrl: must begin with https://"),
+    ("config.allowedHosts", "a:80", "/config/allowedHosts"),
     ("service.type", "LoadBalancer", "service.type: an API that is reachable from outside"),
     ("serviceAccount.create", False, "serviceAccount.name: must be set"),
     ("driver.serviceAccount.create", False, "driver.serviceAccount.name: must be set"),
@@ -151,6 +157,28 @@ def test_everything_missing_is_listed_at_once() -> None:
     }
     named = re.findall(r"- (?:config|secrets)\.(\w+): must be set", str(refused.value))
     assert {environment(name).lower() for name in named} == required
+
+
+def test_the_service_may_be_called_by_the_name_of_its_service_whatever_its_instance():
+    usual = {"config": {"allowedHosts": "a, b.example.org"}}
+    other = {"config": {"allowedHosts": "a, b.example.org", "instance": "other"}}
+
+    plain = understood(service_environment(rendered(merged(scenario("default"), usual))))
+    renamed = understood(service_environment(rendered(merged(scenario("default"), other))))
+
+    assert plain.instance in own_hosts(plain)
+    assert {plain.instance, f"{plain.instance}.{plain.namespace}.svc"} <= own_hosts(renamed)
+    assert {"a", "b.example.org"} <= own_hosts(plain) & own_hosts(renamed)
+
+
+def test_an_ingress_whose_tls_ends_elsewhere_says_so():
+    values = {"config": {"apiAuth": "token"}, "ingress": {"enabled": True, "host": "a.example.org"}}
+    base = merged(scenario("default"), values)
+    base = merged(base, {"ingress": {"tlsElsewhere": True}, "secrets": {"apiTokens": "x" * 16}})
+
+    made = next(item for item in rendered(base) if item["kind"] == "Ingress")
+
+    assert made["metadata"]["annotations"] == {"hattivatti.geneticscores.org/tls": "elsewhere"}
 
 
 @pytest.mark.parametrize("name", ["1st", "a.b", "x" * 54])

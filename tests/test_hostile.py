@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from api_calls import problem_of
+from api_calls import AS_JSON, problem_of
 from hostile_bodies import bodies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -62,7 +62,10 @@ def test_of_10_000_random_and_mutated_bodies_only_harmless_ones_are_accepted():
 
 async def test_of_random_bodies_over_http_none_breaks_the_service():
     async with stage("slow", MAX_CONCURRENT_JOBS="1") as on:
-        answers = [await on.client.post("/launch", content=body) for body in bodies(250, seed=513)]
+        answers = [
+            await on.client.post("/launch", content=body, headers=AS_JSON)
+            for body in bodies(250, seed=513)
+        ]
 
         for answer in answers:
             if answer.status_code != 201:
@@ -163,7 +166,9 @@ async def test_large_bodies_from_many_callers_leave_room_for_a_launch():
     async with stage("slow") as on:
         async with asyncio.TaskGroup() as group:
             large = [
-                group.create_task(on.client.post("/launch", content=LARGE[2].values[0]))
+                group.create_task(
+                    on.client.post("/launch", content=LARGE[2].values[0], headers=AS_JSON)
+                )
                 for _ in range(10)
             ]
             await on.launch()

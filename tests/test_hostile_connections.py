@@ -19,8 +19,9 @@ from pyvatti.api.connections import ConnectionLimits, listen, make_config
 from pyvatti.api.middleware import Crowd
 from pyvatti.errors import ConfigurationError
 
-SHORT = ConnectionLimits(patience=0.4, reading=0.4, head=8192)
+SHORT = ConnectionLimits(patience=0.4, idle=0.4, reading=0.4, head=8192)
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 CROWD = 2000
 
 
@@ -118,6 +119,194 @@ async def test_a_head_without_end_is_refused():
 
     assert said.startswith(b"HTTP/1.1 400 ")
     assert said.endswith(b"Request head too large.")
+
+
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        pytest.param(HEAD, b"X: y\r\n", id="very many fields"),
+        pytest.param(HEAD + b"X: ", b"y" * 1000, id="one long value"),
+        pytest.param(HEAD, b"y" * 1000, id="one long name"),
+        pytest.param(b"GET /", b"y" * 1000, id="a long address"),
+        pytest.param(CHUNKED + b"0\r\n", b"X: y\r\n", id="very many trailer fields"),
+        pytest.param(CHUNKED + b"0\r\nX: ", b"y" * 1000, id="a long trailer field"),
+        pytest.param(CHUNKED + b"1;", b"y" * 1000, id="a long chunk extension"),
+        pytest.param(b"", b"\r\n" * 500, id="nothing but empty lines"),
+    ],
+)
+@pytest.mark.parametrize("path", [b"/early", b"/"], ids=["answered", "not answered"])
+async def test_what_comes_before_or_after_a_body_has_an_end(begin: bytes, part: bytes, path: bytes):
+    limits = ConnectionLimits(head=8192, fields=50)
+    async with serving(limits) as url, socket_to(url) as (reader, writer):
+        writer.write(begin.replace(b"/ ", path + b" "))
+        said = await _sent_without_end(reader, writer, part)
+
+    assert b"Request head too large." in said
+
+
+async def _sent_without_end(reader: Any, writer: Any, part: bytes) -> bytes:
+    """Send a part again and again until the server closes; give what it says."""
+    async with asyncio.TaskGroup() as group:
+        sender = group.create_task(trickle(writer, part * (20_000 // len(part))))
+        said = await closed(reader)
+        sender.cancel()
+    return said
+
+
+async def test_as_many_fields_as_allowed_are_answered_and_trailers_are_no_headers():
+    seen: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        await echo(scope, receive, send)
+        seen.append(scope["headers"])
+
+    async with (
+        serving(ConnectionLimits(fields=50), look) as url,
+        socket_to(url) as (reader, writer),
+    ):
+        for trailers, status in ((48, 200), (49, 400)):
+            trailer = b"Authorization: y\r\n" * trailers
+            writer.write(CHUNKED + b"1\r\nx\r\n0\r\n" + trailer + b"\r\n")
+            assert (await read_answer(reader))[0] == status
+
+    assert [name for name, _ in seen[0]] == [b"host", b"transfer-encoding"]
+
+
+@pytest.mark.parametrize("offer", [b"h2c", b"websocket", b"TLS/1.0", b"foo/2"])
+@pytest.mark.parametrize(
+    "framed",
+    [
+        pytest.param(b"Content-Length: 5\r\n\r\nhello", id="a length"),
+        pytest.param(
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", id="chunks"
+        ),
+        pytest.param(b"\r\n", id="no body"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 10_000], ids=["byte by byte", "in bits", "at once"])
+async def test_the_body_of_a_request_that_offers_another_protocol_is_read(offer, framed, size):
+    """So ask the HttpClient of Java, Spring's RestClient and `curl --http2` over plain HTTP."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\n"
+    sent = (head % offer + b"HTTP2-Settings: AAMAAABk\r\n" + framed) * 2 + HEAD + b"\r\n"
+    async with serving(ConnectionLimits()) as url, socket_to(url) as (reader, writer):
+        for begin in range(0, len(sent), size):
+            writer.write(sent[begin : begin + size])
+            if size == 7:
+                await asyncio.sleep(0.002)  # the request is under way before its body comes
+        answers = [await read_answer(reader) for _ in range(3)]
+
+    length = b"5" if framed != b"\r\n" else b"0"
+    assert [(status, body) for status, _, body in answers] == [(200, length)] * 2 + [(200, b"0")]
+
+
+async def test_a_broken_body_after_an_offer_of_another_protocol_is_refused():
+    sent = CHUNKED.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: h2c\r\nHost") + b"zz\r\n"
+    async with serving(ConnectionLimits()) as url, socket_to(url) as (reader, writer):
+        writer.write(sent)
+
+        assert (await closed(reader)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_more_requests_at_once_than_may_wait_are_cut_off():
+    async with serving(ConnectionLimits(waiting=5)) as url, socket_to(url) as (reader, writer):
+        writer.write((HEAD + b"\r\n") * 5000)
+
+        assert (await closed(reader)).count(b"HTTP/1.1 200") < 10
+
+
+HOLDING = [
+    pytest.param(HEAD + b"X: " + b"y" * 30_000, id="heads"),
+    pytest.param(HEAD + b"X: y\r\n" * 150, id="many small fields"),
+    pytest.param(CHUNKED + b"0\r\nX: " + b"y" * 30_000, id="trailers"),
+    pytest.param(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + b"y" * 30_000, id="bodies"
+    ),
+    pytest.param(HEAD + b"X: " + b"y" * 30_000 + b"\r\n\r\n", id="heads that were answered"),
+    pytest.param(
+        b"GET /early HTTP/1.1\r\nHost: x\r\n\r\n" + HEAD + b"X: " + b"y" * 30_000,
+        id="a head behind a request",
+    ),
+    pytest.param((HEAD + b"\r\n") * 30, id="requests that wait"),
+]
+
+
+@pytest.mark.parametrize("sent", HOLDING)
+async def test_what_all_connections_hold_has_one_budget(sent: bytes):
+    limits = ConnectionLimits(memory=300_000)
+    async with serving(limits) as url, AsyncExitStack() as stack:
+        small = await stack.enter_async_context(socket_to(url))
+        small[1].write(HEAD)
+        greedy = [await stack.enter_async_context(socket_to(url)) for _ in range(40)]
+        for _, writer in greedy:
+            writer.write(sent)
+        async with asyncio.timeout(PATIENCE):
+            while not any(
+                writer.transport.is_closing() or reader.at_eof() or reader.exception()
+                for reader, writer in greedy
+            ):
+                await asyncio.sleep(0.01)
+
+        small[1].write(b"\r\n")
+        assert (await read_answer(small[0]))[0] == 200
+
+
+async def test_answers_that_nobody_reads_are_in_the_budget():
+    size = 16 * 1024 * 1024
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(255, -1, -1):
+            body = b"." * (size // 256)
+            await send({"type": "http.response.body", "body": body, "more_body": number > 0})
+
+    limits = ConnectionLimits(memory=300_000)
+    async with serving(limits, answer) as url, AsyncExitStack() as stack:
+        greedy = [await stack.enter_async_context(socket_to(url)) for _ in range(20)]
+        for _, writer in greedy:
+            writer.write(HEAD + b"\r\n")
+        said = [len(await closed_or(size, reader)) for reader, _ in greedy]
+
+    assert sum(length < size for length in said) >= 10
+
+
+async def closed_or(size: int, reader: asyncio.StreamReader) -> bytes:
+    """Wait until the server closes, or has said so much."""
+    said = bytearray()
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionError):
+            while len(said) < size and (part := await reader.read(65_536)):
+                said += part
+    return bytes(said)
+
+
+async def test_a_connection_is_kept_for_longer_than_a_head_is_waited_for():
+    limits = ConnectionLimits(patience=0.3, idle=PATIENCE)
+    async with serving(limits) as url, socket_to(url) as (reader, writer):
+        for _ in range(2):
+            writer.write(HEAD + b"\r\n")
+            assert (await read_answer(reader))[0] == 200
+            await asyncio.sleep(0.8)
+
+        writer.write(HEAD)
+        assert await closed(reader) == b""
+
+
+async def test_a_head_that_began_behind_a_request_is_not_waited_for_longer_than_others():
+    limits = ConnectionLimits(patience=0.3, idle=10 * PATIENCE)
+    async with serving(limits) as url, socket_to(url) as (reader, writer):
+        writer.write(HEAD + b"\r\n" + HEAD)
+        assert (await read_answer(reader))[0] == 200
+
+        assert await closed(reader) == b""
+
+
+async def test_an_idle_connection_is_closed_in_the_end():
+    async with serving(ConnectionLimits(idle=0.3)) as url, socket_to(url) as (reader, writer):
+        writer.write(HEAD + b"\r\n")
+        assert (await read_answer(reader))[0] == 200
+
+        assert await closed(reader) == b""
 
 
 async def test_a_large_body_is_not_taken_for_a_head():

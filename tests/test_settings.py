@@ -182,9 +182,47 @@ def test_durations_are_read_whatever_the_time_zone(value: str, seconds: float, z
 
 
 def test_tokens_are_split_and_trimmed():
-    tokens = loaded(API_TOKENS=" one, two ,,three ").api_tokens
+    one, two, three = ("1" * 16, "2" * 16, "3" * 17)
+    tokens = loaded(API_TOKENS=f" {one}, {two} ,,{three} ").api_tokens
 
-    assert [token.get_secret_value() for token in tokens] == ["one", "two", "three"]
+    assert [token.get_secret_value() for token in tokens] == [one, two, three]
+
+
+def test_a_token_that_could_be_guessed_is_refused_by_its_place():
+    said = refusal(API_TOKENS=f"{'x' * 16},{'y' * 15}")
+
+    assert said.startswith("API_TOKENS.1: ")
+    assert "at least 16" in said
+    assert "yyy" not in said
+
+
+def test_a_host_is_allowed_without_its_port():
+    assert "pattern" in refusal(ALLOWED_HOSTS="a,b:80")
+
+
+CREDENTIALS_GO_TO = ("TOWER_API_URL", "GLOBUS_DOMAIN", "KEY_HANDLER_URL")
+
+
+@pytest.mark.parametrize("name", CREDENTIALS_GO_TO)
+@pytest.mark.parametrize(
+    ("url", "is_taken"),
+    [
+        ("https://example.org", True),
+        ("http://localhost:8080/x", True),
+        ("http://127.3.2.1", True),
+        ("http://[::1]:8080", True),
+        ("http://example.org", False),
+        ("http://10.0.0.1:8080", False),
+        ("http://localhost.example.org", False),
+        ("http://127.0.0.1.example.org", False),
+        ("http://[::2]", False),
+    ],
+)
+def test_credentials_go_over_tls_or_stay_on_the_machine(name, url, is_taken):
+    if not is_taken:
+        assert refusal(**{name: url}).startswith(f"settings: {name} must begin with https://")
+    changes = {name: url} if is_taken else {name: url, "ALLOW_HTTP": "true"}
+    assert vars(loaded(**changes))[name.lower()] == url
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS - {"API_TOKENS"}))

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from api_calls import BEARER, GATED, PATIENCE, TOKENS
+from api_calls import AS_JSON, BEARER, GATED, PATIENCE, TOKENS
 from neighbour_settings import SIGNING_SECRET
 from pydantic import SecretStr
 from stage import FAST, JOB, Stage, launch_body, stage
@@ -297,7 +297,7 @@ async def _tell(story: Story, world: World) -> None:
     """Let the service live through launches, refusals, a failure, a cancellation, an outage."""
     for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKENS}"}):
         assert (await story.ask("GET", "/jobs", headers=wrong)).status_code == 401
-    await story.ask("POST", "/launch", content=b"{")
+    await story.ask("POST", "/launch", content=b"{", headers=AS_JSON)
     body = launch_body()
     body["globus_details"]["files"][0]["filename"] = "$(private)"
     assert (await story.ask("POST", "/launch", json=body)).status_code == 422

@@ -9,6 +9,11 @@
     {{- $problems = append $problems (printf "config.%s: must be set" $setting) -}}
   {{- end -}}
 {{- end -}}
+{{- range $setting := list "towerApiUrl" "globusDomain" "keyHandlerUrl" -}}
+  {{- if and (hasPrefix "http:" (index $.Values.config $setting | toString)) (not $.Values.config.allowHttp) -}}
+    {{- $problems = append $problems (printf "config.%s: must begin with https://, for credentials are sent there; or set config.allowHttp" $setting) -}}
+  {{- end -}}
+{{- end -}}
 {{- $sources := include "hattivatti.secretSources" . | fromJson -}}
 {{- range $setting := keys (omit .Values.secrets "notifySigningSecret") | sortAlpha -}}
   {{- if and (not (hasKey $sources $setting)) (or (ne $setting "apiTokens") (eq $.Values.config.apiAuth "token")) -}}
@@ -58,6 +63,9 @@
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
   {{- $problems = append $problems "ingress.host: must be set while ingress.enabled" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not (or .Values.ingress.tlsSecret .Values.ingress.tlsElsewhere)) -}}
+  {{- $problems = append $problems "ingress.tlsSecret: must be set while ingress.enabled, or callers' tokens are sent in clear; set ingress.tlsElsewhere where TLS has another certificate" -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
   {{- $problems = append $problems "httpRoute.parentRefs: must be set while httpRoute.enabled" -}}

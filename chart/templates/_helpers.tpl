@@ -108,6 +108,10 @@ pyvatti.{{ .Release.Namespace }}.{{ include "hattivatti.fullname" . }}
 {{- range $setting, $value := omit .Values.config "instance" "kubernetesVersion" "templatesDir" -}}
   {{- $_ := set $environment ($setting | snakecase | upper) (kindIs "string" $value | ternary $value ($value | toJson)) -}}
 {{- end -}}
+{{- $service := include "hattivatti.fullname" . -}}
+{{- if ne $service (include "hattivatti.instance" .) -}}
+  {{- $_ := set $environment "ALLOWED_HOSTS" (compact (list $service .Values.config.allowedHosts) | join ",") -}}
+{{- end -}}
 {{- range $variable, $value := $environment -}}
   {{- if or (eq $value "") (eq $value "null") -}}
     {{- $_ := unset $environment $variable -}}

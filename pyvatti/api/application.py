@@ -10,6 +10,7 @@ from pyvatti import __version__
 from pyvatti.api import docs, probes, routes
 from pyvatti.api.access import Gate
 from pyvatti.api.middleware import Breakage, Crowd, Heads, Journal
+from pyvatti.api.origin import Addressee
 from pyvatti.api.problems import FieldProblem, Problem, answers, install_handlers
 from pyvatti.launch import LaunchRequest
 from pyvatti.settings import Settings
@@ -29,16 +30,17 @@ def make_api(settings: Settings, lifespan: Lifespan) -> FastAPI:
         redirect_slashes=False,
     )
     if settings.api_auth == "none":  # said explicitly
-        app.include_router(routes.router, responses=answers(500), tags=["jobs"])
+        app.include_router(routes.router, responses=answers(400, 403, 421, 500), tags=["jobs"])
     else:
         gate = [Depends(Gate(settings))]
         app.include_router(
-            routes.router, dependencies=gate, responses=answers(401, 500), tags=["jobs"]
+            routes.router, dependencies=gate, responses=answers(400, 401, 429, 500), tags=["jobs"]
         )
-    app.include_router(probes.router, responses=answers(500), tags=["process"])
+    app.include_router(probes.router, responses=answers(400, 500), tags=["process"])
     app.include_router(docs.router)
     app.add_middleware(Breakage)
     app.add_middleware(Heads)
+    app.add_middleware(Addressee, settings=settings)
     app.add_middleware(Crowd)
     app.add_middleware(Journal)
     install_handlers(app)

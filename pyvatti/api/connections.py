@@ -1,4 +1,4 @@
-"""Bounds of the HTTP connections: how many, how long silent, how much header.
+"""Bounds of the HTTP connections: how many, how long silent, how much each and all may hold.
 
 No route and no request is looked into: the server's protocol only gets limits it does not have.
 """
@@ -8,28 +8,56 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pyvatti.errors import ConfigurationError
+from pyvatti.settings import Settings
 
 STOP_SECONDS = 20  # how long open requests may take to end after SIGTERM
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+SLICE = 4096  # bytes that are parsed between two looks at the bounds
+FIELD_COST = 256  # bytes of memory that a header field takes beside its text
+WAITING_COST = 4096  # bytes of memory that a request takes which waits for the one before it
+WRITE_BYTES = 16 * 1024  # of an answer that may wait for its reader uncounted
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+TOO_LARGE = "Request head too large."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
     """`patience`: seconds a connection may live without a whole request head being answered.
 
+    `idle`: seconds it may be silent between two requests.
     `connections`: the next one beyond them replaces the one that is silent for longest, so that a
-    probe always finds its way in. `head`: bytes of request line and headers. `reading`: seconds
-    after which a caller that takes nothing of its answer is cut off.
+    probe always finds its way in. `head`: bytes of request line and header fields, or of the
+    trailer fields after a body; `fields`: how many of both. `waiting`: requests sent before the
+    first one's answer. `memory`: bytes that all connections together may hold; beyond them the one
+    that holds most is cut off. `reading`: seconds after which a caller that takes nothing of its
+    answer is cut off.
     """
 
     patience: float = 10.0
+    idle: float = 90.0
     reading: float = 300.0
     connections: int = 4000
     head: int = 64 * 1024
+    fields: int = 200
+    waiting: int = 32
+    memory: int = 32 * 1024 * 1024
+
+
+def limits_for(settings: Settings) -> ConnectionLimits:
+    """Give the limits of a service."""
+    return ConnectionLimits(idle=settings.keep_alive.total_seconds())
+
+
+class Memory:
+    """What all connections of a server hold together, in bytes."""
+
+    def __init__(self) -> None:
+        self.held = 0
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -37,17 +65,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits = ConnectionLimits()
     silent: dict["BoundedProtocol", None]  # those that ask nothing now, the oldest first
+    memory: Memory
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
-        self._head_bytes: int | None = None  # None: no head is arriving
+        self._in_head = False
+        self._resuming = False  # a parser is being told how long a body is
+        self._moved = False  # something was completed by the last slice
+        self._loose = 0  # bytes of a head or of trailers that are not complete
+        self._fields = 0  # of the last request, its trailers among them
+        self._head = 0  # bytes of the last complete head
+        self._taken = 0  # bytes of requests that are not answered
+        self._untaken = 0  # bytes of answers that are not read
+        self.held = 0  # what is counted of all that
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if need be in the place of the one that is silent for longest."""
         super().connection_made(transport)
-        self._await_request()
+        transport.set_write_buffer_limits(WRITE_BYTES)
+        self.silent[self] = None
+        self._begin_waiting()
         if len(self.connections) > self.limits.connections:
             next(iter(self.silent)).transport.abort()
 
@@ -55,41 +94,143 @@ class BoundedProtocol(HttpToolsProtocol):
         """Forget a connection."""
         self._stop_waiting()
         self._unstick()
+        self._hold(0)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on; refuse a head that does not end."""
-        super().data_received(data)
-        if self._head_bytes is not None and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head:
-                self.send_400_response("Request head too large.")
+        """Parse what came, slice by slice; refuse what goes beyond the bounds."""
+        self._unset_keepalive_if_required()
+        if self in self.silent and self._deadline is None:
+            self._begin_waiting()
+        for begin in range(0, len(data), SLICE):
+            if self.transport.is_closing():
+                return
+            part = data[begin : begin + SLICE]
+            self._parse(part)
+            self._count(len(part))
+
+    def _parse(self, part: bytes) -> None:
+        """Feed the parser. It ends at an offered upgrade: another one then reads the body."""
+        self._moved = False
+        while part:
+            try:
+                self.parser.feed_data(part)
+                part = b""
+            except httptools.HttpParserUpgrade as offer:
+                part = part[offer.args[0] :]
+                self._ignore_upgrade()
+            except httptools.HttpParserError:
+                too_many = self._fields > self.limits.fields
+                self.send_400_response(TOO_LARGE if too_many else "Invalid HTTP request received.")
+                part = b""
+
+    def _ignore_upgrade(self) -> None:
+        """Go on with a parser that is told of the request how its body is framed, nothing else."""
+        framing = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] in FRAMING)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._resuming = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+        self._resuming = False
+
+    def _count(self, size: int) -> None:
+        """Count a slice, and cut off who holds too much."""
+        # None before the first request, whatever uvicorn declares
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
+            self._taken += size
+        if self._moved:
+            self._loose = size if self._in_head else 0
+        else:
+            self._loose += size
+        if self.transport.is_closing():
+            return
+        if self._loose > self.limits.head:
+            self.send_400_response(TOO_LARGE)
+        elif len(self.pipeline) > self.limits.waiting:
+            self.transport.abort()
+        else:
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Say what this connection holds; beyond the budget the largest ones go."""
+        waiting = len(self.pipeline) * WAITING_COST
+        fields = self._head + self._fields * FIELD_COST
+        self._hold(self._loose + fields + self._taken + self._untaken + waiting)
+        while self.memory.held > self.limits.memory:
+            largest = max(self.connections, key=lambda other: other.held)  # type: ignore[union-attr]
+            largest._hold(0)  # type: ignore[union-attr]  # noqa: SLF001 - of its own kind
+            largest.transport.abort()
+
+    def _hold(self, size: int) -> None:
+        self.memory.held += size - self.held
+        self.held = size
 
     def on_message_begin(self) -> None:
-        """Begin to count a head."""
-        self._head_bytes = 0
+        """Begin to count a request."""
+        if self._resuming:
+            return
+        self._moved = self._in_head = True
+        self._fields = self._head = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request's target."""
+        if not self._resuming:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field; one after the body is dropped, one too many ends the parser."""
+        if self._resuming:
+            return
+        self._fields += 1
+        if self._fields > self.limits.fields:
+            raise ValueError(TOO_LARGE)
+        if self._in_head:
+            self._head += len(name) + len(value)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Let a request take its time: the routes have limits of their own."""
-        self._head_bytes = None
+        if self._resuming:
+            return
+        self._moved, self._in_head = True, False
+        self._head += len(self.url)
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._moved = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a body; where an upgrade was offered, it has not begun."""
+        if not self.parser.should_upgrade():
+            self._moved = True
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
-            self._await_request()
+            self.cycle.body.clear()
+            self._taken = 0
+            self.silent[self] = None
+            if self._in_head:
+                self._begin_waiting()
+            self._weigh()
 
     def pause_writing(self) -> None:
         """Give a caller that does not read a last chance."""
         super().pause_writing()
         self._stuck = self.loop.call_later(self.limits.reading, self.transport.abort)
+        self._untaken = self.transport.get_write_buffer_size()
+        self._weigh()
 
     def resume_writing(self) -> None:
         """Be content with a caller that reads again."""
         self._unstick()
+        self._untaken = 0
         super().resume_writing()
 
     def _unstick(self) -> None:
@@ -97,9 +238,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stuck.cancel()
             self._stuck = None
 
-    def _await_request(self) -> None:
-        self._stop_waiting()
-        self.silent[self] = None
+    def _begin_waiting(self) -> None:
         self._deadline = self.loop.call_later(self.limits.patience, self.transport.close)
 
     def _stop_waiting(self) -> None:
@@ -111,7 +250,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -> uvicorn.Config:
     """Make the server's configuration for an application; `more` are options of uvicorn."""
-    members = {"limits": limits or ConnectionLimits(), "silent": {}}
+    limits = limits or ConnectionLimits()
+    members = {"limits": limits, "silent": {}, "memory": Memory()}
     return uvicorn.Config(
         app,
         http=type("Protocol", (BoundedProtocol,), members),
@@ -120,6 +260,7 @@ def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -
         access_log=False,
         server_header=False,
         headers=HEADERS,
+        timeout_keep_alive=limits.idle,  # type: ignore[arg-type]  # seconds for the loop's clock
         timeout_graceful_shutdown=STOP_SECONDS,
         **more,
     )

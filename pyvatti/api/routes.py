@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import structlog
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, BeforeValidator, Field
+from starlette.types import Receive, Scope, Send
 
 from pyvatti import foreign
-from pyvatti.api.access import read_body, require_json
+from pyvatti.api.access import caller_of, read_body, require_json
 from pyvatti.api.problems import answers, status_of
 from pyvatti.api.service import Service
 from pyvatti.errors import InvalidRequest, JobNotFound, PyvattiError, Rejected, Unavailable
@@ -41,6 +44,8 @@ JobId = Annotated[
         examples=["INTP00000000513"],
     ),
 ]
+AnyCase = BeforeValidator(lambda value: value.capitalize() if isinstance(value, str) else value)
+OnlyState = Annotated[State | None, AnyCase, Query(description="Only jobs in this state")]
 OnlyLost = Annotated[bool, Query(description="Only jobs with an event the backend never took")]
 Container = Literal["transfer", "calculation"]
 
@@ -65,6 +70,19 @@ class JobList(BaseModel):
     continue_: str | None = Field(None, serialization_alias="continue")
 
 
+class LogResponse(StreamingResponse):
+    """A log that holds a place among the followers while it is sent. Raises HTTPException 429."""
+
+    def __init__(self, log: AsyncIterator[bytes], place: AbstractContextManager[None]) -> None:
+        super().__init__(log, media_type="text/plain; charset=utf-8")
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._place:
+            await super().__call__(scope, receive, send)
+
+
 class Deliveries(BaseModel):
     """The events of a job and how their delivery stands."""
 
@@ -72,7 +90,28 @@ class Deliveries(BaseModel):
     deliveries: list[Notice]
 
 
-router = APIRouter()
+async def only_known_parameters(request: Request) -> None:
+    """Raise RequestValidationError for a query parameter that the route does not know, or twice.
+
+    A misspelt filter would otherwise give everything, as if it had been obeyed.
+    """
+    route: APIRoute = request.scope["route"]
+    known = {field.alias for field in route.dependant.query_params}
+    given = [name for name, _ in request.query_params.multi_items()]
+    problems = [
+        {"loc": ("query", name[:100]), "msg": rule, "type": "value_error"}
+        for name in sorted(set(given))
+        for rule, is_broken in (
+            (f"is not known; there is {', '.join(sorted(known)) or 'none'}", name not in known),
+            ("is given more than once", name in known and given.count(name) > 1),
+        )
+        if is_broken
+    ]
+    if problems:
+        raise RequestValidationError(problems[:10])
+
+
+router = APIRouter(dependencies=[Depends(only_known_parameters)])
 
 
 def _service(request: Request) -> Service:
@@ -154,7 +193,7 @@ async def _dry_run(request: Request, parsed: LaunchRequest) -> DryRun:
 @router.get("/jobs", responses=answers(422, 503))
 async def list_jobs(
     request: Request,
-    state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
+    state: OnlyState = None,
     lost: OnlyLost = False,  # noqa: FBT002 - a query parameter
     limit: Annotated[int, Query(ge=1, le=500, description="Most jobs of a page")] = 100,
     continue_: Annotated[str | None, Query(alias="continue", max_length=200)] = None,
@@ -212,7 +251,7 @@ async def redeliver_events(request: Request, job_id: JobId) -> Deliveries:
     response_class=StreamingResponse,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The log"},
-        **answers(404, 422, 503),
+        **answers(404, 422, 429, 503),
     },
 )
 async def read_log(
@@ -237,7 +276,8 @@ async def read_log(
             raise JobNotFound(f"container {container} has no log now") from error
     cleaner = foreign.stream(cache.personal.of(job.uid))
     log = _clean_log(kube.pod_log(pod, container, follow=follow), cleaner)
-    return StreamingResponse(log, media_type="text/plain; charset=utf-8")
+    is_short = contextlib.nullcontext()
+    return LogResponse(log, service.followers.place(caller_of(request)) if follow else is_short)
 
 
 async def _clean_log(

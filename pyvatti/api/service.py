@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import NoReturn
 
+from pyvatti.api.access import Followers
 from pyvatti.kube import Elector
 from pyvatti.lifecycle.controller import Controller
 from pyvatti.lifecycle.doors import Doors
@@ -32,6 +33,7 @@ class Service:
         self._permissions = permissions
         self.intake = Intake(doors)
         self.reader = Reader(doors)
+        self.followers = Followers()
         self._elector, self._controller = elector, controller
         self._beat = time.monotonic()
 

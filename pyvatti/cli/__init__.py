@@ -17,7 +17,7 @@ import uvicorn
 import yaml
 
 from pyvatti import __version__
-from pyvatti.api.connections import listen, make_config
+from pyvatti.api.connections import limits_for, listen, make_config
 from pyvatti.app import check, create_app
 from pyvatti.cli.answers import REFUSED, Output, OutputOption, configured, say
 from pyvatti.cli.jobs import jobs
@@ -67,7 +67,8 @@ def serve() -> None:
     log = structlog.get_logger(__name__)
     log.info("listening", host=settings.host, port=listener.getsockname()[1])
     supervisor = Supervisor()
-    server = uvicorn.Server(make_config(create_app(settings, supervisor=supervisor)))
+    service = create_app(settings, supervisor=supervisor)
+    server = uvicorn.Server(make_config(service, limits_for(settings)))
     supervisor.on_failure(lambda: setattr(server, "should_exit", True))
     gc.collect()
     gc.freeze()  # imports stay for good: a full collection that looks at them stalls the loop
