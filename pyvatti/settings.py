@@ -5,13 +5,10 @@ Names are the predecessor's, so that existing values carry over. Durations are i
 
 import base64
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -23,9 +20,20 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pyvatti.driver_pod import DriverPod, DriverPodJson
 from pyvatti.errors import ConfigurationError
+from pyvatti.kinds import (
+    CallerToken,
+    HeaderToken,
+    HttpBase,
+    Quantity,
+    Revision,
+    Seconds,
+    SigningSecret,
+    Token,
+    is_exposed,
+    split,
+)
 
 PACKAGE = Path(__file__).parent
-LONGEST = timedelta(days=36500)  # what is added to a date must still give a date
 MAX_NAMESPACE = 39  # so that {namespace}-{id}-results fits the 63 characters of a bucket name
 
 
@@ -36,75 +44,6 @@ def _packaged_templates() -> Path:
 
 
 PACKAGED_TEMPLATES = _packaged_templates()
-
-
-def _split(value: Any) -> Any:
-    return (
-        [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, str)
-        else value
-    )
-
-
-def _bare_seconds(value: Any) -> Any:
-    """Let "3600" mean seconds; pydantic's own forms (ISO 8601, hh:mm:ss) stay valid."""
-    try:
-        return timedelta(seconds=float(value))
-    except (TypeError, ValueError, OverflowError):
-        return value
-
-
-def _sane(value: timedelta) -> timedelta:
-    if not timedelta(0) < value <= LONGEST:
-        raise ValueError("must be more than 0 seconds and at most 100 years")
-    return value
-
-
-def _strip(value: Any) -> Any:
-    """Drop the line break that files and Secrets so often end with."""
-    return value.strip() if isinstance(value, str) else value
-
-
-def _signing_key(value: SecretStr) -> SecretStr:
-    """Check the form of Standard Webhooks: base64 of 24 to 64 random bytes after `whsec_`."""
-    text = value.get_secret_value()
-    encoded = text.removeprefix("whsec_").rstrip("=")  # written with or without padding
-    try:
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except ValueError:
-        key = b""
-    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
-        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
-    return value
-
-
-def _one_line(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().isprintable():
-        raise ValueError("must not hold a line break or another control character")
-    return value
-
-
-def _is_exposed(url: str) -> bool:
-    """Tell whether what is sent there can be read on the way: plain HTTP to another machine."""
-    parts = urlsplit(url)
-    try:
-        is_here = ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        is_here = parts.hostname == "localhost"
-    return parts.scheme != "https" and not is_here
-
-
-Seconds = Annotated[timedelta, BeforeValidator(_bare_seconds), AfterValidator(_sane)]
-# without user:password@, for addresses are logged
-HttpBase = Annotated[
-    str, Field(pattern=r"^https?://[^\s@]+$"), AfterValidator(lambda url: url.rstrip("/"))
-]
-Token = Annotated[SecretStr, BeforeValidator(_strip), Field(min_length=1)]
-SigningSecret = Annotated[Token, AfterValidator(_signing_key)]
-HeaderToken = Annotated[Token, AfterValidator(_one_line)]
-CallerToken = Annotated[HeaderToken, Field(min_length=16)]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?$")]
-Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
 
 class Settings(BaseSettings):
@@ -138,7 +77,7 @@ class Settings(BaseSettings):
 
     # Who may call
     api_auth: Literal["token", "none"] = Field(description="`token` (bearer) or an explicit `none`")
-    api_tokens: Annotated[list[CallerToken], NoDecode, BeforeValidator(_split)] = Field(
+    api_tokens: Annotated[list[CallerToken], NoDecode, BeforeValidator(split)] = Field(
         default_factory=list,
         description="Accepted bearer tokens of at least 16 characters, separated by commas",
     )
@@ -320,7 +259,7 @@ class Settings(BaseSettings):
         if self.api_auth == "token" and not self.api_tokens:
             raise ValueError("API_TOKENS must name at least one token while API_AUTH is token")
         for name in ("tower_api_url", "globus_domain", "key_handler_url"):
-            if _is_exposed(getattr(self, name)) and not self.allow_http:
+            if is_exposed(getattr(self, name)) and not self.allow_http:
                 raise ValueError(
                     f"{name.upper()} must begin with https://, for credentials are sent there; "
                     "plain HTTP is for loopback addresses, or with ALLOW_HTTP"
