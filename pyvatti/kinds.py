@@ -61,6 +61,16 @@ def _one_line(value: SecretStr) -> SecretStr:
     return value
 
 
+def _base(url: str) -> str:
+    try:
+        is_address = bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:  # brackets without an IPv6 address, a port beyond 65535
+        is_address = False
+    if not is_address:
+        raise ValueError("must be an address such as https://host:443/path")
+    return url.rstrip("/")
+
+
 def is_exposed(url: str) -> bool:
     """Tell whether what is sent there can be read on the way: plain HTTP to another machine."""
     parts = urlsplit(url)
@@ -73,9 +83,7 @@ def is_exposed(url: str) -> bool:
 
 Seconds = Annotated[timedelta, BeforeValidator(_bare_seconds), AfterValidator(_sane)]
 # without user:password@, for addresses are logged
-HttpBase = Annotated[
-    str, Field(pattern=r"^https?://[^\s@]+$"), AfterValidator(lambda url: url.rstrip("/"))
-]
+HttpBase = Annotated[str, Field(pattern=r"^https?://[^\s@]+$"), AfterValidator(_base)]
 Token = Annotated[SecretStr, BeforeValidator(_strip), Field(min_length=1)]
 SigningSecret = Annotated[Token, AfterValidator(_signing_key)]
 HeaderToken = Annotated[Token, AfterValidator(_one_line)]

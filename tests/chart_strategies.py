@@ -8,6 +8,7 @@ import json
 import math
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from chart_tools import CHART, scenario
 from hypothesis import strategies as st
@@ -44,7 +45,17 @@ def _text(node: dict[str, Any]) -> st.SearchStrategy[str]:
         return st.text(CHARACTERS, min_size=shortest, max_size=longest)
     pattern = re.compile(node["pattern"])
     texts = st.from_regex(pattern, fullmatch=True, alphabet=CHARACTERS)
+    if "https?" in node["pattern"]:
+        texts = texts.filter(_is_address)
     return texts.filter(lambda text: shortest <= len(text) <= longest)
+
+
+def _is_address(text: str) -> bool:
+    """Tell whether brackets hold an IPv6 address and a port is one, which no pattern can say."""
+    try:
+        return not text or (bool(urlsplit(text).hostname) and urlsplit(text).port != 0)
+    except ValueError:
+        return False
 
 
 def _number(node: dict[str, Any]) -> st.SearchStrategy[float]:

@@ -139,7 +139,7 @@ def test_it_guards_the_keys_and_names_the_service_uses() -> None:
     assert f"startsWith('{labels.PREFIX}/')" in written
     keys = {
         value for name, value in vars(labels).items() if name.isupper() and "/" in str(value)
-    } - {labels.CONTROLLER_UID, labels.KUEUE_QUEUE}
+    } - {labels.CONTROLLER_UID, labels.KUEUE_QUEUE, labels.KUEUE_JOB_UID}
     guarded = (f"{labels.PREFIX}/", "app.kubernetes.io/")
     assert {key for key in keys if not key.startswith(guarded)} == set()
 

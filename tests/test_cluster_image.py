@@ -59,7 +59,7 @@ class Operator:
             "replicas": 2,
             "image": {"repository": repository, "tag": tag},
             "templates": {"files": {"job.yaml.j2": (template / "job.yaml.j2").read_text()}},
-            "config": config,
+            "config": {"allowHttp": True, **config},
         }
         file = self.folder / "values.yaml"
         file.write_text(yaml.safe_dump(values_for(self.variables, "default", PLAIN | changes)))

@@ -35,7 +35,9 @@ from pyvatti.telemetry import configure_logging
 
 T0 = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SIGNING_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-SETTINGS = settings(api_tokens="api-token-one,api-token-two", notify_signing_secret=SIGNING_SECRET)
+SETTINGS = settings(
+    api_tokens="api-token-number-one,api-token-number-two", notify_signing_secret=SIGNING_SECRET
+)
 SECRETS = {
     "tower": "tower-secret-1",
     "globus": "globus-secret-2",
@@ -44,7 +46,7 @@ SECRETS = {
     "its password": "secret-3",
     "key handler password": "password-secret-4",
     "backend": "bm90aWZ5OnNlY3JldC01",
-    "api": "api-token-two",
+    "api": "api-token-number-two",
     "signing": SIGNING_SECRET,
     "signing, bare": SIGNING_SECRET.removeprefix("whsec_"),
 }

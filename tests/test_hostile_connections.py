@@ -403,8 +403,8 @@ async def test_2000_connections_and_slow_callers_keep_nobody_out_and_are_got_rid
         text = json.dumps(launch_body("INTP9")).encode()
         bearer = BEARER["Authorization"].encode()
         slow_body[1].write(
-            b"POST /launch HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n"
-            % (bearer, len(text))
+            b"POST /launch HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (bearer, len(text))
         )
         async with asyncio.TaskGroup() as group:
             senders = [group.create_task(trickle(writer, b"X: y\r\n")) for _, writer in slow_heads]

@@ -584,7 +584,7 @@ async def test_refused_connection_is_unavailable():
 
 
 async def test_unknown_host_is_unavailable():
-    door = Seqera(settings_for(tower_api_url="http://seqera.invalid"), timeouts=QUICK)
+    door = Seqera(settings_for(tower_api_url="https://seqera.invalid"), timeouts=QUICK)
 
     with pytest.raises(Unavailable):
         await door.check()

@@ -408,7 +408,9 @@ def test_an_odd_job_costs_its_own_count_alone():
     cache = SimpleNamespace(
         jobs=lambda: [odd, sound], pods=lambda _uid: (), oldest_deletion=lambda: T0
     )
-    remains = SimpleNamespace(stuck=lambda _uid: (), oldest=lambda: None, count=lambda: 0)
+    remains = SimpleNamespace(
+        stuck=lambda _uid: (), denial=lambda _uid: None, oldest=lambda: None, count=lambda: 0
+    )
     doors: Any = SimpleNamespace(
         cache=cache,
         remains=remains,
