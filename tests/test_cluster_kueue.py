@@ -3,6 +3,7 @@
 By hand is how Kueue does it: it suspends the Job and resumes it; all else is the Job controller's.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_stage import RUNS_ON, ClusterStage, cluster_stage
-from kube_cluster import Body, Cluster
+from cluster_stage import LOOK, RUNS_ON, ClusterStage, cluster_stage
+from kube_cluster import PATIENCE, Body, Cluster
 
 pytest_plugins = ("kube_fixtures",)
 pytestmark = [pytest.mark.cluster, pytest.mark.needs("job-controller", "gc", "kubelet")]
@@ -62,10 +63,10 @@ async def queue_of(cluster: Cluster, quota: dict[str, str]) -> AsyncIterator[Que
         "preemption": {"withinClusterQueue": "LowerPriority"},
         "resourceGroups": [group],
     }
-    await cluster.made(f"{API}/resourceflavors", body(name))
-    await cluster.made(f"{API}/clusterqueues", body(name) | {"spec": spec})
+    await cluster.made(f"{API}/resourceflavors", body("ResourceFlavor", name))
+    await cluster.made(f"{API}/clusterqueues", body("ClusterQueue", name) | {"spec": spec})
     local = own.path("kueue.x-k8s.io/v1beta2", "localqueues")
-    await cluster.made(local, body(QUEUE) | {"spec": {"clusterQueue": name}})
+    await cluster.made(local, body("LocalQueue", QUEUE) | {"spec": {"clusterQueue": name}})
     try:
         yield Queue(own, name)
     finally:
@@ -73,8 +74,9 @@ async def queue_of(cluster: Cluster, quota: dict[str, str]) -> AsyncIterator[Que
             await cluster.delete(f"{API}/{plural}/{name}")
 
 
-def body(name: str) -> Body:
-    return {"metadata": {"name": name}}
+def body(kind: str, name: str) -> Body:
+    """Give an object of Kueue's API, which is a custom one: it must say what it is."""
+    return {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": kind, "metadata": {"name": name}}
 
 
 def says(*words: str) -> Callable[[dict[str, Any]], bool]:
@@ -146,10 +148,13 @@ async def succeed(on: ClusterStage) -> dict[str, Any]:
     """Wait until the driver of this attempt runs, under the name it should; let it succeed."""
     pod = await pod_of(on, runs("containerStatuses"))
     await on.run_is("RUNNING")
-    name = (await on.show())["run_name"]
+    name = (await on.until(lambda view: view.get("state") == "Deployed"))["run_name"]
     log = on.cluster.core("pods", pod["metadata"]["name"], "log")
-    told = await on.cluster.get(log, container="calculation")
-    assert f"my run is {name}" in str(told.body)
+    async with asyncio.timeout(PATIENCE):
+        while f"my run is {name}" not in str(
+            (await on.cluster.get(log, container="calculation")).body
+        ):
+            await asyncio.sleep(LOOK)
     await on.run_is("SUCCEEDED", exit_status=0)
     return await on.until_finished()
 
@@ -222,7 +227,7 @@ async def test_a_workload_of_higher_priority_takes_the_slot_for_a_while(
         await on.run_is("RUNNING")
         await on.until(lambda view: view.get("state") == "Deployed")
         classes = f"{API}/workloadpriorityclasses"
-        await cluster.made(classes, body(queue.name) | {"value": 1000})
+        await cluster.made(classes, body("WorkloadPriorityClass", queue.name) | {"value": 1000})
         try:
             await cluster.made(queue.cluster.jobs(), more_important(queue))
 

@@ -1153,6 +1153,18 @@ async def owner_and_secret(cluster: Cluster, *finalizers: str) -> tuple[str, str
     return cluster.jobs(name), cluster.core("secrets", name)
 
 
+async def owner_and_known_secret(cluster: Cluster) -> tuple[str, str]:
+    """Make a Job with our finalizer that owns a Secret of which the garbage collector knows.
+
+    It learns of objects in order. A foreground deletion waits only for what it knew of by then.
+    """
+    paths = await owner_and_secret(cluster, FINALIZER)
+    later, of_later = await owner_and_secret(cluster)
+    await cluster.delete(later, {"propagationPolicy": "Background"})
+    await cluster.until_gone(of_later)
+    return paths
+
+
 @pytest.mark.needs("gc")
 async def test_job_deleted_without_a_policy_leaves_its_secret_without_owner(cluster: Cluster):
     owner, owned = await owner_and_secret(cluster, FINALIZER)
@@ -1189,7 +1201,7 @@ async def test_background_deletion_keeps_the_secret_while_a_finalizer_holds_the_
 async def test_foreground_deletion_takes_the_secret_at_once_and_leaves_our_finalizer(
     cluster: Cluster,
 ):
-    owner, owned = await owner_and_secret(cluster, FINALIZER)
+    owner, owned = await owner_and_known_secret(cluster)
 
     answer = await cluster.delete(owner, {"propagationPolicy": "Foreground"})
 
@@ -1203,7 +1215,7 @@ async def test_foreground_deletion_takes_the_secret_at_once_and_leaves_our_final
 
 @pytest.mark.needs("gc")
 async def test_second_deletion_in_the_foreground_overrides_the_first(cluster: Cluster):
-    owner, owned = await owner_and_secret(cluster, FINALIZER)
+    owner, owned = await owner_and_known_secret(cluster)
     first = await cluster.delete(owner, {"propagationPolicy": "Background"})
     uid = first.body["metadata"]["uid"]
 
