@@ -86,10 +86,11 @@ def hold(seen: Observed) -> list[act.Action]:
 
 
 def renew(seen: Observed) -> list[act.Action]:
-    """Give what another attempt needs before its transfer begins, once."""
+    """Give what another attempt needs before its transfer begins, once; none follows a deletion."""
     number = seen.job.attempt.number
+    is_over = seen.job.deleting_since is not None or seen.going_since is not None
     is_ready = number in (1, seen.progress.prepared_for)
-    return [] if is_ready else [act.PrepareAttempt(number)]
+    return [] if is_ready or is_over else [act.PrepareAttempt(number)]
 
 
 def _ends_by_itself(seen: Observed) -> bool:
