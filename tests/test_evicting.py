@@ -209,6 +209,12 @@ def test_the_limits_of_another_attempt_begin_with_its_resumption(state, limit):
     assert verdict.reason == "TimedOut"
 
 
+def test_a_calculation_of_another_attempt_is_limited_from_its_own_beginning():
+    deployed = again(State.DEPLOYED, transitions={State.DEPLOYED: at(LONG + 3000)})
+
+    assert state_limit(deployed, KUEUE) == (at(LONG + 3000), KUEUE.deployed_timeout_seconds)
+
+
 @pytest.mark.parametrize("state", [State.CREATED, State.DEPLOYED])
 def test_time_in_a_queue_has_no_limit(state):
     assert state_limit(held(state, WAITS), KUEUE) is None

@@ -14,16 +14,16 @@ def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | No
 
     Another attempt begins when its slot is given again, and so do its limits.
     """
-    again = job.attempt.resumed_at
     if job.attempt.waits:
         return None
-    if job.state is State.CREATED:
-        since = job.transitions.get(State.CREATED, job.accepted_at)
-        return again or since, settings.timeout_seconds
-    if job.state is State.DEPLOYED:
-        since = job.transitions.get(State.DEPLOYED, job.accepted_at)
-        return again or since, settings.deployed_timeout_seconds
-    return None
+    allowed = {
+        State.CREATED: settings.timeout_seconds,
+        State.DEPLOYED: settings.deployed_timeout_seconds,
+    }.get(job.state)
+    if allowed is None:
+        return None
+    entered = job.transitions.get(job.state, job.accepted_at)
+    return max(entered, job.attempt.resumed_at or entered), allowed
 
 
 def released_at(job: Job) -> datetime:
