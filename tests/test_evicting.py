@@ -1,9 +1,11 @@
 """A job whose slot was taken back: no verdict and no clock, and another attempt that is bounded."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from builders import NAMES, T0, UID, at, ended, job, pod, run, running, seen, settings
@@ -11,7 +13,9 @@ from builders import NAMES, T0, UID, at, ended, job, pod, run, running, seen, se
 from pyvatti import labels
 from pyvatti.jobs import evicted_patch, names_for, read_job, read_workload, resumed_patch
 from pyvatti.labels import FINALIZER, INIT_CONTAINER
+from pyvatti.lifecycle.restarting import Restarting
 from pyvatti.lifecycle.trimming import merge
+from pyvatti.lifecycle.writing import Wrote
 from pyvatti.manifests.rendering import RUN_NAME
 from pyvatti.models import (
     Attempt,
@@ -419,3 +423,40 @@ def test_the_run_name_of_every_attempt_is_valid_and_its_own(namespace: str):
 )
 def test_a_verdict_on_what_was_taken_back_meanwhile_is_not_written(before, newest, expected):
     assert is_taken_back(before, newest) is expected
+
+
+class Meeting:
+    """A writer that meets a version of the Job that came meanwhile."""
+
+    def __init__(self, newest: Job) -> None:
+        self.newest = newest
+        self.patch_built: dict[str, Any] = {}
+
+    async def patch(self, _job: Job, build: Callable[[Job], dict[str, Any] | None]) -> Wrote:
+        self.patch_built = build(self.newest) or {}
+        return Wrote.WRITTEN if self.patch_built else Wrote.NOTHING
+
+    def note(self, *_said: Any, **_more: Any) -> None:
+        """Tell nobody."""
+
+
+@pytest.mark.parametrize(
+    ("before", "newest", "writes"),
+    [
+        pytest.param(held(attempt=WAITS), again(attempt=WAITS), False, id="resumed meanwhile"),
+        pytest.param(held(attempt=WAITS), held(attempt=WAITS), True, id="it waits still"),
+        pytest.param(held(queue_name=""), again(attempt=Attempt()), True, id="not written down"),
+        pytest.param(again(attempt=WAITS), again(attempt=WAITS), True, id="missed"),
+    ],
+)
+async def test_a_pod_that_is_seen_before_its_resumption_is_not_taken_for_a_killed_one(
+    before: Job, newest: Job, *, writes: bool
+):
+    """Jobs and pods are watched apart: the next attempt's pod may be heard of first."""
+    writer = Meeting(newest)
+    doors = SimpleNamespace(settings=KUEUE, clock=lambda: at(LONG))
+    restarting = Restarting(cast("Any", doors), cast("Any", writer))
+
+    await restarting.note_eviction(replace(before, queue_name=""), ("pod-2",), READY)
+
+    assert bool(writer.patch_built) is writes

@@ -73,6 +73,11 @@ def is_taken_back(before: Job, newest: Job) -> bool:
     return newest.suspended and not before.suspended and newest.deleting_since is None
 
 
+def is_given_again(before: Job, newest: Job) -> bool:
+    """Tell whether a Job that waited was resumed: a pod that is new may be the next attempt's."""
+    return before.suspended and newest.attempt.waits and not newest.suspended
+
+
 def hold(seen: Observed) -> list[act.Action]:
     """Give the next steps for a job that waits to be resumed."""
     attempt = seen.job.attempt
