@@ -37,6 +37,17 @@ AGAIN = replace(WAITS, resumed_at=at(LONG))
 UNSEEN = replace(AGAIN, former=())
 READY = Progress(accepted=True, prepared_for=2)
 
+QUEUED = job(State.REQUESTED, queue_name="genomes")
+MADE: dict[str, Any] = {
+    "buckets": frozenset({NAMES.work_bucket, NAMES.results_bucket}),
+    "transfer_made": True,
+}
+STANDS: dict[str, Any] = {
+    "secret_stands": True,
+    "has_slot": True,
+    "progress": Progress(accepted=True, **MADE),
+}
+
 KILLED = {"deleting": True, "phase": "Failed"}
 PODS: dict[str, Pod] = {
     "pending": pod(),
@@ -82,6 +93,23 @@ def test_what_a_suspension_kills_gives_no_verdict_however_long_it_waits(state, k
 ROWS: list[tuple[str, Observed, list[act.Action | str]]] = [
     ("an eviction before any pod was made is another attempt too",
      seen(held()), [act.NoteEviction(())]),
+    ("one that began before anybody noted that it was released is held, too",
+     seen(QUEUED, PODS["killed while it transferred"]), [act.NoteEviction(("pod-1",))]),
+    ("once that is written it is prepared like any other that waits in the queue",
+     seen(replace(QUEUED, attempt=WAITS), PODS["killed while it transferred"], **STANDS),
+     [act.PrepareAttempt(2)]),
+    ("and rests", seen(replace(QUEUED, attempt=WAITS), secret_stands=True, has_slot=True,
+                       progress=replace(READY, **MADE)), []),
+    ("until it is resumed",
+     seen(replace(QUEUED, attempt=WAITS, suspended=False), secret_stands=True),
+     [act.NoteResumed()]),
+    ("a queued job without a pod is not held",
+     seen(QUEUED, **STANDS), []),
+    ("a transfer that failed before the Job was suspended is waited for",
+     seen(QUEUED, pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1)), **STANDS), []),
+    ("and judged with its Job",
+     seen(replace(QUEUED, ended="Failed", ended_at=T0),
+          pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1)), **STANDS), ["TransferFailed"]),
     ("without Kueue somebody suspended it by hand",
      seen(held(queue_name="")), [act.NoteEviction(())]),
     ("a pod that is seen late belongs to the former attempt",
@@ -444,6 +472,8 @@ class Meeting:
     ("before", "newest", "writes"),
     [
         pytest.param(held(attempt=WAITS), again(attempt=WAITS), False, id="resumed meanwhile"),
+        pytest.param(QUEUED, replace(QUEUED, suspended=False), False, id="first released"),
+        pytest.param(QUEUED, QUEUED, True, id="released and taken back"),
         pytest.param(held(attempt=WAITS), held(attempt=WAITS), True, id="it waits still"),
         pytest.param(held(queue_name=""), again(attempt=Attempt()), True, id="not written down"),
         pytest.param(again(attempt=WAITS), again(attempt=WAITS), True, id="missed"),

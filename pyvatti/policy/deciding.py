@@ -104,6 +104,7 @@ def _start(seen: Observed, settings: Settings) -> list[act.Action]:
     steps: list[act.Action] = [act.MakeBucket(name) for name in buckets if name not in done.buckets]
     if not done.transfer_made:
         steps.append(act.MakeTransferSecret())
+    steps += evicting.renew(seen)
     if not settings.kueue_queue:
         return [*steps, act.Release()]
     return steps if job.queue_name else [*steps, act.Enqueue()]

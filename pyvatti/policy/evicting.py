@@ -75,7 +75,8 @@ def is_taken_back(before: Job, newest: Job) -> bool:
 
 def is_given_again(before: Job, newest: Job) -> bool:
     """Tell whether a Job that waited was resumed: a pod that is new may be the next attempt's."""
-    return before.suspended and newest.attempt.waits and not newest.suspended
+    waited = newest.attempt.waits or newest.state is State.REQUESTED
+    return before.suspended and waited and not newest.suspended
 
 
 def hold(seen: Observed) -> list[act.Action]:
