@@ -34,6 +34,10 @@ KUEUE = settings(kueue_queue="genomes")
 LONG = 10**7  # seconds: longer than any limit
 WAITS = Attempt(number=2, evicted_at=at(100), former=("pod-1",))
 AGAIN = replace(WAITS, resumed_at=at(LONG))
+ENDED = running(
+    uid="pod-2", phase="Failed", main_running=False,
+    main_end=ended(code=137, finished_at=at(LONG)),
+)  # fmt: skip
 UNSEEN = replace(AGAIN, former=())
 READY = Progress(accepted=True, prepared_for=2)
 
@@ -151,8 +155,19 @@ ROWS: list[tuple[str, Observed, list[act.Action | str]]] = [
      seen(again(), running(uid="pod-2", main_started_at=at(LONG))),
      [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
     ("the second transfer's credentials go like the first's",
-     seen(again(State.DEPLOYED), running(uid="pod-2"), progress=READY),
-     [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
+     seen(again(State.DEPLOYED, witness=running(uid="pod-2")), running(uid="pod-2"),
+          progress=READY), [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
+    ("its pod is written down once it runs, as the first's was with Deployed",
+     seen(again(State.DEPLOYED), running(uid="pod-2"),
+          progress=replace(READY, transfer_gone=True, staged_gone=True)),
+     [act.KeepWitness(running(uid="pod-2"))]),
+    ("how it ends is written down beside that",
+     seen(again(State.DEPLOYED, witness=running(uid="pod-2")), ENDED, progress=replace(
+         READY, transfer_gone=True, staged_gone=True, end_seen_at=at(LONG))),
+     [act.KeepWitness(ENDED)]),
+    ("so that another replica knows by it that its slot was taken back, whatever Seqera says",
+     seen(again(State.DEPLOYED, witness=running(uid="pod-2")), pod(uid="pod-3"),
+          run=run(RunStatus.FAILED, error_report="SIGTERM")), [act.NoteEviction(("pod-2",))]),
     ("the former attempt's pod says nothing after the resumption either",
      seen(again(State.DEPLOYED), PODS["killed while it ran"], progress=READY), []),
     ("nor when it went away",

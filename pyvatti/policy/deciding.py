@@ -117,17 +117,25 @@ def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Actio
         steps += evicting.renew(seen)
     elif not done.transfer_gone:
         steps.append(act.DeleteTransferSecret())
+    steps += evicting.keep_pod(seen)
     look = last_look(seen, now, settings)
     if look is None:
         return steps + _repair(job) + _remove_staged_files(seen)
     if not is_asked_since(seen, look):
         return [*steps, act.AskSeqera()]
-    if job.witness is None and pod is not None and (pod.main_end or pod.init_end):
+    if pod is not None and _tells_more(pod, job.witness):
         steps.append(act.KeepWitness(pod))
     over = grace_end(seen, settings)
     if is_done(seen) and done.report_found is None and over is not None and now >= over:
         steps.append(act.LookForReport())
     return steps
+
+
+def _tells_more(pod: Pod, witness: Pod | None) -> bool:
+    """Tell whether an end was seen that is not written down yet."""
+    if witness is None:
+        return pod.main_end is not None or pod.init_end is not None
+    return pod.main_end is not None and witness.main_end is None
 
 
 def needs_no_credentials(seen: Observed) -> bool:

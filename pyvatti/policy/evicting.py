@@ -99,6 +99,17 @@ def renew(seen: Observed) -> list[act.Action]:
     return [] if is_ready or is_over else [act.PrepareAttempt(number)]
 
 
+def keep_pod(seen: Observed) -> list[act.Action]:
+    """Write down the pod of another attempt once it runs: by it a missed eviction is known.
+
+    The first attempt's is written with its state.
+    """
+    job, pod = seen.job, seen.pod
+    if job.attempt.number == 1 or job.state is not State.DEPLOYED or job.witness is not None:
+        return []
+    return [act.KeepWitness(pod)] if pod is not None and pod.main_running else []
+
+
 def _ends_by_itself(seen: Observed) -> bool:
     """Tell whether a pod had ended before it could be killed: then its Job ends, suspended or not.
 
