@@ -217,6 +217,45 @@ def test_next_steps_of_a_job_whose_slot_was_taken_back(observed, expected):
     assert named == expected
 
 
+SILENT = running(deleting=True, due_at=at(400), silent_since=at(90))
+GRACE = KUEUE.node_grace.total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("of", "killed", "seconds", "reason"),
+    [
+        pytest.param(again(State.DEPLOYED), SILENT, LONG + GRACE, "NodeLost", id="after patience"),
+        pytest.param(again(), SILENT, LONG + GRACE, "NodeLost", id="before it was Deployed"),
+        pytest.param(again(), pod(deleting=True, due_at=at(400), init_running=True), LONG + GRACE,
+                     "NodeLost", id="in its transfer, which leaves no mark"),
+        pytest.param(again(), SILENT, LONG + GRACE - 1, None, id="within patience"),
+        pytest.param(again(), running(deleting=True), LONG + GRACE, None, id="it is stopped still"),
+        pytest.param(held(attempt=WAITS), SILENT, LONG + GRACE, None, id="while it waits"),
+        pytest.param(replace(QUEUED, attempt=WAITS), SILENT, LONG + GRACE, None, id="queued"),
+    ],
+)  # fmt: skip
+def test_a_killed_pod_whose_node_is_silent_lets_no_other_begin(of, killed, seconds, reason):
+    """The Job controller makes none while one that is being deleted has not ended."""
+    observed = seen(of, killed, progress=replace(READY, silent_seen_at=at(500)))
+
+    verdict = judge(observed, at(seconds), KUEUE)
+
+    assert (verdict and verdict.reason) == reason
+    if reason:
+        assert at(seconds) in set(wake_times(observed, KUEUE))
+        early = replace(observed, asked_at=at(seconds - 1))
+        assert judge(early, at(seconds), KUEUE) is None
+        assert decide(early, at(seconds), KUEUE) == [act.AskSeqera()]
+
+
+def test_the_next_pod_is_followed_although_the_killed_one_is_not_heard_of():
+    observed = seen(
+        again(), SILENT, pod(uid="pod-2"), progress=replace(READY, silent_seen_at=at(500))
+    )
+
+    assert judge(observed, at(LONG + GRACE), KUEUE) is None
+
+
 @pytest.mark.parametrize(
     ("number", "most", "fails"), [(1, 0, True), (1, 1, False), (5, 5, False), (6, 5, True)]
 )

@@ -263,8 +263,8 @@ def wake_times(seen: Observed, settings: Settings) -> Iterator[datetime]:
         yield end + 2 * settings.complete_grace
     if seen.progress.image_error_since is not None:
         yield seen.progress.image_error_since + settings.image_grace
-    if seen.progress.silent_seen_at is not None:
-        yield seen.progress.silent_seen_at + settings.node_grace
+    since = seen.progress.silent_seen_at, job.attempt.resumed_at
+    yield from (moment + settings.node_grace for moment in since if moment is not None)
     yield from (pod.due_at + OVERDUE for pod in seen.pods if pod.due_at and pod.is_live)
     if pod is not None and pod.main_started_at is not None:
         yield pod.main_started_at + settings.telemetry_grace

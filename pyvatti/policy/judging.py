@@ -217,7 +217,7 @@ def _by_added_container(seen: Observed, now: datetime, _settings: Settings) -> V
 
 def _by_silent_node(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
     """Judge a driver whose node did not answer for so long that nobody waits for it any more."""
-    pod, over = seen.pod, lost_at(seen, now, settings)
+    pod, over = seen.pod or seen.lingering, lost_at(seen, now, settings)
     since = silent_since(pod, now) if pod is not None else None
     if pod is None or over is None or since is None:
         return None

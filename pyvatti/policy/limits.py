@@ -106,7 +106,10 @@ def lost_at(seen: Observed, now: datetime, settings: Settings) -> datetime | Non
 
     One that was seen to end is judged by its end.
     """
-    pod, known = seen.pod, seen.progress.silent_seen_at
+    pod, known = seen.pod or seen.lingering, seen.progress.silent_seen_at
     if pod is None or known is None or seen.ended_at is not None:
         return None
-    return known + settings.node_grace if is_lost(pod, seen, now, settings) else None
+    if seen.pod is None:  # of another attempt nobody waits before it begins
+        known = max(known, seen.job.attempt.resumed_at or known)
+    over = known + settings.node_grace
+    return over if now >= over and is_lost(pod, seen, now, settings) else None

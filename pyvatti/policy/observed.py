@@ -107,6 +107,16 @@ class Observed:
         return None if known is not None and known.uid in former else known
 
     @property
+    def lingering(self) -> Pod | None:
+        """The killed pod of a former attempt that still lives, so that none of this one can come.
+
+        Source: kubernetes pkg/controller/job, `podReplacementPolicy: Failed`.
+        """
+        if self.job.suspended or self.pod is not None:
+            return None
+        return next((pod for pod in self.pods if pod.is_live), None)
+
+    @property
     def replaced(self) -> tuple[str, ...]:
         """The uids of pods of this attempt after which the cluster made another one."""
         newest, former = self.pod, self.job.attempt.former
