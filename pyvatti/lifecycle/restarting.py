@@ -68,6 +68,7 @@ class Restarting:
         return replace(
             done,
             prepared_for=0,
+            refusal=None,
             transfer_made=False,
             transfer_gone=False,
             staged_gone=False,
