@@ -1,9 +1,11 @@
 """A job whose slot was taken back: no verdict and no clock, and another attempt that is bounded."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from builders import NAMES, T0, UID, at, ended, job, pod, run, running, seen, settings
@@ -11,7 +13,9 @@ from builders import NAMES, T0, UID, at, ended, job, pod, run, running, seen, se
 from pyvatti import labels
 from pyvatti.jobs import evicted_patch, names_for, read_job, read_workload, resumed_patch
 from pyvatti.labels import FINALIZER, INIT_CONTAINER
+from pyvatti.lifecycle.restarting import Restarting
 from pyvatti.lifecycle.trimming import merge
+from pyvatti.lifecycle.writing import Wrote
 from pyvatti.manifests.rendering import RUN_NAME
 from pyvatti.models import (
     Attempt,
@@ -30,8 +34,23 @@ KUEUE = settings(kueue_queue="genomes")
 LONG = 10**7  # seconds: longer than any limit
 WAITS = Attempt(number=2, evicted_at=at(100), former=("pod-1",))
 AGAIN = replace(WAITS, resumed_at=at(LONG))
+ENDED = running(
+    uid="pod-2", phase="Failed", main_running=False,
+    main_end=ended(code=137, finished_at=at(LONG)),
+)  # fmt: skip
 UNSEEN = replace(AGAIN, former=())
 READY = Progress(accepted=True, prepared_for=2)
+
+QUEUED = job(State.REQUESTED, queue_name="genomes")
+MADE: dict[str, Any] = {
+    "buckets": frozenset({NAMES.work_bucket, NAMES.results_bucket}),
+    "transfer_made": True,
+}
+STANDS: dict[str, Any] = {
+    "secret_stands": True,
+    "has_slot": True,
+    "progress": Progress(accepted=True, **MADE),
+}
 
 KILLED = {"deleting": True, "phase": "Failed"}
 PODS: dict[str, Pod] = {
@@ -78,6 +97,23 @@ def test_what_a_suspension_kills_gives_no_verdict_however_long_it_waits(state, k
 ROWS: list[tuple[str, Observed, list[act.Action | str]]] = [
     ("an eviction before any pod was made is another attempt too",
      seen(held()), [act.NoteEviction(())]),
+    ("one that began before anybody noted that it was released is held, too",
+     seen(QUEUED, PODS["killed while it transferred"]), [act.NoteEviction(("pod-1",))]),
+    ("once that is written it is prepared like any other that waits in the queue",
+     seen(replace(QUEUED, attempt=WAITS), PODS["killed while it transferred"], **STANDS),
+     [act.PrepareAttempt(2)]),
+    ("and rests", seen(replace(QUEUED, attempt=WAITS), secret_stands=True, has_slot=True,
+                       progress=replace(READY, **MADE)), []),
+    ("until it is resumed",
+     seen(replace(QUEUED, attempt=WAITS, suspended=False), secret_stands=True),
+     [act.NoteResumed()]),
+    ("a queued job without a pod is not held",
+     seen(QUEUED, **STANDS), []),
+    ("a transfer that failed before the Job was suspended is waited for",
+     seen(QUEUED, pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1)), **STANDS), []),
+    ("and judged with its Job",
+     seen(replace(QUEUED, ended="Failed", ended_at=T0),
+          pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1)), **STANDS), ["TransferFailed"]),
     ("without Kueue somebody suspended it by hand",
      seen(held(queue_name="")), [act.NoteEviction(())]),
     ("a pod that is seen late belongs to the former attempt",
@@ -119,8 +155,19 @@ ROWS: list[tuple[str, Observed, list[act.Action | str]]] = [
      seen(again(), running(uid="pod-2", main_started_at=at(LONG))),
      [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
     ("the second transfer's credentials go like the first's",
-     seen(again(State.DEPLOYED), running(uid="pod-2"), progress=READY),
-     [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
+     seen(again(State.DEPLOYED, witness=running(uid="pod-2")), running(uid="pod-2"),
+          progress=READY), [act.DeleteTransferSecret(), act.RemoveStagedFiles()]),
+    ("its pod is written down once it runs, as the first's was with Deployed",
+     seen(again(State.DEPLOYED), running(uid="pod-2"),
+          progress=replace(READY, transfer_gone=True, staged_gone=True)),
+     [act.KeepWitness(running(uid="pod-2"))]),
+    ("how it ends is written down beside that",
+     seen(again(State.DEPLOYED, witness=running(uid="pod-2")), ENDED, progress=replace(
+         READY, transfer_gone=True, staged_gone=True, end_seen_at=at(LONG))),
+     [act.KeepWitness(ENDED)]),
+    ("so that another replica knows by it that its slot was taken back, whatever Seqera says",
+     seen(again(State.DEPLOYED, witness=running(uid="pod-2")), pod(uid="pod-3"),
+          run=run(RunStatus.FAILED, error_report="SIGTERM")), [act.NoteEviction(("pod-2",))]),
     ("the former attempt's pod says nothing after the resumption either",
      seen(again(State.DEPLOYED), PODS["killed while it ran"], progress=READY), []),
     ("nor when it went away",
@@ -147,6 +194,10 @@ ROWS: list[tuple[str, Observed, list[act.Action | str]]] = [
           pod(phase="Failed", init_end=ended(INIT_CONTAINER, 1))), ["TransferFailed"]),
     ("a job is cancelled while it waits",
      seen(held(attempt=WAITS, deleting_since=T0)), ["Cancelled"]),
+    ("of one that goes nothing is prepared: Seqera is asked, and then it ends",
+     seen(held(attempt=WAITS, deleting_since=T0), asked_at=None), [act.AskSeqera()]),
+    ("nor of one whose namespace goes",
+     seen(held(attempt=WAITS), asked_at=None, going_since=T0), [act.AskSeqera()]),
     ("a deleted Job is not evicted",
      seen(held(deleting_since=T0), running(deleting=True)), ["Cancelled"]),
     ("a finalizer that was removed comes first",
@@ -164,6 +215,45 @@ def test_next_steps_of_a_job_whose_slot_was_taken_back(observed, expected):
 
     named = [step.verdict.reason if isinstance(step, act.Enter) else step for step in steps]
     assert named == expected
+
+
+SILENT = running(deleting=True, due_at=at(400), silent_since=at(90))
+GRACE = KUEUE.node_grace.total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("of", "killed", "seconds", "reason"),
+    [
+        pytest.param(again(State.DEPLOYED), SILENT, LONG + GRACE, "NodeLost", id="after patience"),
+        pytest.param(again(), SILENT, LONG + GRACE, "NodeLost", id="before it was Deployed"),
+        pytest.param(again(), pod(deleting=True, due_at=at(400), init_running=True), LONG + GRACE,
+                     "NodeLost", id="in its transfer, which leaves no mark"),
+        pytest.param(again(), SILENT, LONG + GRACE - 1, None, id="within patience"),
+        pytest.param(again(), running(deleting=True), LONG + GRACE, None, id="it is stopped still"),
+        pytest.param(held(attempt=WAITS), SILENT, LONG + GRACE, None, id="while it waits"),
+        pytest.param(replace(QUEUED, attempt=WAITS), SILENT, LONG + GRACE, None, id="queued"),
+    ],
+)  # fmt: skip
+def test_a_killed_pod_whose_node_is_silent_lets_no_other_begin(of, killed, seconds, reason):
+    """The Job controller makes none while one that is being deleted has not ended."""
+    observed = seen(of, killed, progress=replace(READY, silent_seen_at=at(500)))
+
+    verdict = judge(observed, at(seconds), KUEUE)
+
+    assert (verdict and verdict.reason) == reason
+    if reason:
+        assert at(seconds) in set(wake_times(observed, KUEUE))
+        early = replace(observed, asked_at=at(seconds - 1))
+        assert judge(early, at(seconds), KUEUE) is None
+        assert decide(early, at(seconds), KUEUE) == [act.AskSeqera()]
+
+
+def test_the_next_pod_is_followed_although_the_killed_one_is_not_heard_of():
+    observed = seen(
+        again(), SILENT, pod(uid="pod-2"), progress=replace(READY, silent_seen_at=at(500))
+    )
+
+    assert judge(observed, at(LONG + GRACE), KUEUE) is None
 
 
 @pytest.mark.parametrize(
@@ -203,6 +293,12 @@ def test_the_limits_of_another_attempt_begin_with_its_resumption(state, limit):
     verdict = judge(observed, end, KUEUE)
     assert verdict is not None
     assert verdict.reason == "TimedOut"
+
+
+def test_a_calculation_of_another_attempt_is_limited_from_its_own_beginning():
+    deployed = again(State.DEPLOYED, transitions={State.DEPLOYED: at(LONG + 3000)})
+
+    assert state_limit(deployed, KUEUE) == (at(LONG + 3000), KUEUE.deployed_timeout_seconds)
 
 
 @pytest.mark.parametrize("state", [State.CREATED, State.DEPLOYED])
@@ -409,3 +505,42 @@ def test_the_run_name_of_every_attempt_is_valid_and_its_own(namespace: str):
 )
 def test_a_verdict_on_what_was_taken_back_meanwhile_is_not_written(before, newest, expected):
     assert is_taken_back(before, newest) is expected
+
+
+class Meeting:
+    """A writer that meets a version of the Job that came meanwhile."""
+
+    def __init__(self, newest: Job) -> None:
+        self.newest = newest
+        self.patch_built: dict[str, Any] = {}
+
+    async def patch(self, _job: Job, build: Callable[[Job], dict[str, Any] | None]) -> Wrote:
+        self.patch_built = build(self.newest) or {}
+        return Wrote.WRITTEN if self.patch_built else Wrote.NOTHING
+
+    def note(self, *_said: Any, **_more: Any) -> None:
+        """Tell nobody."""
+
+
+@pytest.mark.parametrize(
+    ("before", "newest", "writes"),
+    [
+        pytest.param(held(attempt=WAITS), again(attempt=WAITS), False, id="resumed meanwhile"),
+        pytest.param(QUEUED, replace(QUEUED, suspended=False), False, id="first released"),
+        pytest.param(QUEUED, QUEUED, True, id="released and taken back"),
+        pytest.param(held(attempt=WAITS), held(attempt=WAITS), True, id="it waits still"),
+        pytest.param(held(queue_name=""), again(attempt=Attempt()), True, id="not written down"),
+        pytest.param(again(attempt=WAITS), again(attempt=WAITS), True, id="missed"),
+    ],
+)
+async def test_a_pod_that_is_seen_before_its_resumption_is_not_taken_for_a_killed_one(
+    before: Job, newest: Job, *, writes: bool
+):
+    """Jobs and pods are watched apart: the next attempt's pod may be heard of first."""
+    writer = Meeting(newest)
+    doors = SimpleNamespace(settings=KUEUE, clock=lambda: at(LONG))
+    restarting = Restarting(cast("Any", doors), cast("Any", writer))
+
+    await restarting.note_eviction(replace(before, queue_name=""), ("pod-2",), READY)
+
+    assert bool(writer.patch_built) is writes

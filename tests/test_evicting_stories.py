@@ -138,6 +138,21 @@ async def test_one_eviction_too_many_fails_the_job_with_that_reason():
         assert on.leftovers() == []
 
 
+async def test_a_job_whose_request_was_deleted_does_not_wait_for_an_attempt_that_cannot_come():
+    async with queued_stage(LASTS["running"]) as (on, kueue):
+        await until_begun(on, "running")
+        on.world.kube.store.delete(SECRETS, NAMESPACE, BASE)
+        kueue.resize("genomes", 0)
+
+        kueue.evict(NAMESPACE, BASE)
+
+        shown = await on.until_finished()
+        assert shown["verdict"]["reason"] == "PrepareAttemptRefused"
+        assert f"Secret {BASE} is gone" in shown["verdict"]["message"]
+        assert on.told() == ["deployed", "failed"]
+        assert on.leftovers() == []
+
+
 async def test_the_attempt_is_known_to_another_replica(tmp_path: Path):
     world = world_of(LASTS["running"])
     async with world, KueueStandIn(world.kube.store, {"genomes": 1}) as kueue:

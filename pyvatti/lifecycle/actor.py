@@ -41,7 +41,7 @@ from pyvatti.policy import (
     proof,
     wake_times,
 )
-from pyvatti.policy.actions import Enter, LetGo, Withdraw
+from pyvatti.policy.actions import Enter, LetGo, PrepareAttempt, Withdraw
 from pyvatti.policy.limits import in_haste, state_limit
 from pyvatti.policy.podwords import has_image_error, silence, silent_since, waits_on
 from pyvatti.settings import Settings
@@ -231,7 +231,8 @@ class JobActor:
             self._keep(weigh(error, step, seen, doors=self._doors, hands=self._hands))
             return self.progress.refusal is not seen.progress.refusal
         is_launch = seen.job.state is State.REQUESTED and not isinstance(step, Withdraw)
-        if not isinstance(error, PermanentError) or not is_launch:
+        is_start = is_launch or isinstance(step, PrepareAttempt)
+        if not isinstance(error, PermanentError) or not is_start:
             return False
         name = type(step).__name__
         log.error("launch refused", step=name, error=str(error))

@@ -16,8 +16,9 @@ from pyvatti.lifecycle import removing
 from pyvatti.lifecycle.doors import Doors
 from pyvatti.lifecycle.writing import JobWriter, Wrote
 from pyvatti.manifests import RUN_NAME_KEY
-from pyvatti.models import Job, QueueWords
+from pyvatti.models import Job, Manifest, QueueWords
 from pyvatti.policy import Progress
+from pyvatti.policy.evicting import is_given_again
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,13 @@ class Restarting:
         words = None if job.attempt.waits else await ask_kueue(self._doors, job)
         said = words.evicted if words is not None else ""
         namespace, now = self._doors.settings.namespace, self._doors.clock()
-        wrote = await self._writer.patch(
-            job, lambda it: jobs.evicted_patch(it, namespace, now, said, pods)
-        )
+
+        def build(newest: Job) -> Manifest | None:
+            if is_given_again(job, newest):
+                return None
+            return jobs.evicted_patch(newest, namespace, now, said, pods)
+
+        wrote = await self._writer.patch(job, build)
         if wrote is Wrote.WRITTEN and not job.attempt.waits:
             text = "its slot was taken back" + (f": {said}" if said else "")
             log.warning("job evicted", attempt=job.attempt.number, said=said)
@@ -63,6 +68,7 @@ class Restarting:
         return replace(
             done,
             prepared_for=0,
+            refusal=None,
             transfer_made=False,
             transfer_gone=False,
             staged_gone=False,

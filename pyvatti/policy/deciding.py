@@ -104,6 +104,7 @@ def _start(seen: Observed, settings: Settings) -> list[act.Action]:
     steps: list[act.Action] = [act.MakeBucket(name) for name in buckets if name not in done.buckets]
     if not done.transfer_made:
         steps.append(act.MakeTransferSecret())
+    steps += evicting.renew(seen)
     if not settings.kueue_queue:
         return [*steps, act.Release()]
     return steps if job.queue_name else [*steps, act.Enqueue()]
@@ -116,17 +117,25 @@ def _follow(seen: Observed, now: datetime, settings: Settings) -> list[act.Actio
         steps += evicting.renew(seen)
     elif not done.transfer_gone:
         steps.append(act.DeleteTransferSecret())
+    steps += evicting.keep_pod(seen)
     look = last_look(seen, now, settings)
     if look is None:
         return steps + _repair(job) + _remove_staged_files(seen)
     if not is_asked_since(seen, look):
         return [*steps, act.AskSeqera()]
-    if job.witness is None and pod is not None and (pod.main_end or pod.init_end):
+    if pod is not None and _tells_more(pod, job.witness):
         steps.append(act.KeepWitness(pod))
     over = grace_end(seen, settings)
     if is_done(seen) and done.report_found is None and over is not None and now >= over:
         steps.append(act.LookForReport())
     return steps
+
+
+def _tells_more(pod: Pod, witness: Pod | None) -> bool:
+    """Tell whether an end was seen that is not written down yet."""
+    if witness is None:
+        return pod.main_end is not None or pod.init_end is not None
+    return pod.main_end is not None and witness.main_end is None
 
 
 def needs_no_credentials(seen: Observed) -> bool:
@@ -254,8 +263,8 @@ def wake_times(seen: Observed, settings: Settings) -> Iterator[datetime]:
         yield end + 2 * settings.complete_grace
     if seen.progress.image_error_since is not None:
         yield seen.progress.image_error_since + settings.image_grace
-    if seen.progress.silent_seen_at is not None:
-        yield seen.progress.silent_seen_at + settings.node_grace
+    since = seen.progress.silent_seen_at, job.attempt.resumed_at
+    yield from (moment + settings.node_grace for moment in since if moment is not None)
     yield from (pod.due_at + OVERDUE for pod in seen.pods if pod.due_at and pod.is_live)
     if pod is not None and pod.main_started_at is not None:
         yield pod.main_started_at + settings.telemetry_grace

@@ -73,6 +73,12 @@ def is_taken_back(before: Job, newest: Job) -> bool:
     return newest.suspended and not before.suspended and newest.deleting_since is None
 
 
+def is_given_again(before: Job, newest: Job) -> bool:
+    """Tell whether a Job that waited was resumed: a pod that is new may be the next attempt's."""
+    waited = newest.attempt.waits or newest.state is State.REQUESTED
+    return before.suspended and waited and not newest.suspended
+
+
 def hold(seen: Observed) -> list[act.Action]:
     """Give the next steps for a job that waits to be resumed."""
     attempt = seen.job.attempt
@@ -86,10 +92,22 @@ def hold(seen: Observed) -> list[act.Action]:
 
 
 def renew(seen: Observed) -> list[act.Action]:
-    """Give what another attempt needs before its transfer begins, once."""
+    """Give what another attempt needs before its transfer begins, once; none follows a deletion."""
     number = seen.job.attempt.number
+    is_over = seen.job.deleting_since is not None or seen.going_since is not None
     is_ready = number in (1, seen.progress.prepared_for)
-    return [] if is_ready else [act.PrepareAttempt(number)]
+    return [] if is_ready or is_over else [act.PrepareAttempt(number)]
+
+
+def keep_pod(seen: Observed) -> list[act.Action]:
+    """Write down the pod of another attempt once it runs: by it a missed eviction is known.
+
+    The first attempt's is written with its state.
+    """
+    job, pod = seen.job, seen.pod
+    if job.attempt.number == 1 or job.state is not State.DEPLOYED or job.witness is not None:
+        return []
+    return [act.KeepWitness(pod)] if pod is not None and pod.main_running else []
 
 
 def _ends_by_itself(seen: Observed) -> bool:

@@ -122,7 +122,8 @@ def _by_seqera_failure(seen: Observed, _now: datetime, _settings: Settings) -> V
 
 
 def _by_refusal(seen: Observed, now: datetime, _settings: Settings) -> Verdict | None:
-    if seen.progress.refusal is None or seen.job.state is not State.REQUESTED:
+    is_start = seen.job.state is State.REQUESTED or seen.job.attempt.number > 1
+    if seen.progress.refusal is None or not is_start:
         return None
     reason, sentence = seen.progress.refusal
     cause = Cause(reason=reason, message=proof.refused(sentence), next_step="Tell the operator.")
@@ -217,7 +218,7 @@ def _by_added_container(seen: Observed, now: datetime, _settings: Settings) -> V
 
 def _by_silent_node(seen: Observed, now: datetime, settings: Settings) -> Verdict | None:
     """Judge a driver whose node did not answer for so long that nobody waits for it any more."""
-    pod, over = seen.pod, lost_at(seen, now, settings)
+    pod, over = seen.pod or seen.lingering, lost_at(seen, now, settings)
     since = silent_since(pod, now) if pod is not None else None
     if pod is None or over is None or since is None:
         return None
@@ -342,6 +343,7 @@ RULES: tuple[Rule, ...] = (
 RULES_OF_A_HELD_JOB: tuple[Rule, ...] = (
     # Its pods and its run were killed with its slot; a queue has no clock.
     _by_seqera_success,
+    _by_refusal,
     by_evictions,
 )
 RULES_OF_A_GOING_NAMESPACE: tuple[Rule, ...] = (

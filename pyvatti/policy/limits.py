@@ -14,16 +14,16 @@ def state_limit(job: Job, settings: Settings) -> tuple[datetime, timedelta] | No
 
     Another attempt begins when its slot is given again, and so do its limits.
     """
-    again = job.attempt.resumed_at
     if job.attempt.waits:
         return None
-    if job.state is State.CREATED:
-        since = job.transitions.get(State.CREATED, job.accepted_at)
-        return again or since, settings.timeout_seconds
-    if job.state is State.DEPLOYED:
-        since = job.transitions.get(State.DEPLOYED, job.accepted_at)
-        return again or since, settings.deployed_timeout_seconds
-    return None
+    allowed = {
+        State.CREATED: settings.timeout_seconds,
+        State.DEPLOYED: settings.deployed_timeout_seconds,
+    }.get(job.state)
+    if allowed is None:
+        return None
+    entered = job.transitions.get(job.state, job.accepted_at)
+    return max(entered, job.attempt.resumed_at or entered), allowed
 
 
 def released_at(job: Job) -> datetime:
@@ -106,7 +106,10 @@ def lost_at(seen: Observed, now: datetime, settings: Settings) -> datetime | Non
 
     One that was seen to end is judged by its end.
     """
-    pod, known = seen.pod, seen.progress.silent_seen_at
+    pod, known = seen.pod or seen.lingering, seen.progress.silent_seen_at
     if pod is None or known is None or seen.ended_at is not None:
         return None
-    return known + settings.node_grace if is_lost(pod, seen, now, settings) else None
+    if seen.pod is None:  # of another attempt nobody waits before it begins
+        known = max(known, seen.job.attempt.resumed_at or known)
+    over = known + settings.node_grace
+    return over if now >= over and is_lost(pod, seen, now, settings) else None

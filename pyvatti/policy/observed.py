@@ -78,11 +78,17 @@ class Observed:
 
     @property
     def is_held(self) -> bool:
-        """Whether its slot was taken back: released once, suspended now, and not at its end."""
+        """Whether its slot was taken back: released once, suspended now, and not at its end.
+
+        A pod of a queued job tells that it was released before anybody noted that.
+        """
         job = self.job
         stays = job.deleting_since is None and self.going_since is None and job.ended is None
-        started = job.state in (State.CREATED, State.DEPLOYED)
-        return started and job.suspended and stays
+        if not (job.suspended and stays) or job.state.is_terminal:
+            return False
+        known = [*self.pods, *([self.vanished] if self.vanished else [])]
+        is_new = any(pod.uid not in job.attempt.former for pod in known)
+        return job.state is not State.REQUESTED or is_new
 
     @property
     def pod(self) -> Pod | None:
@@ -99,6 +105,16 @@ class Observed:
             return max(pods, key=lambda pod: (pod.created_at or since, not pod.deleting))
         known = self.vanished or self.job.witness
         return None if known is not None and known.uid in former else known
+
+    @property
+    def lingering(self) -> Pod | None:
+        """The killed pod of a former attempt that still lives, so that none of this one can come.
+
+        Source: kubernetes pkg/controller/job, `podReplacementPolicy: Failed`.
+        """
+        if self.job.suspended or self.pod is not None:
+            return None
+        return next((pod for pod in self.pods if pod.is_live), None)
 
     @property
     def replaced(self) -> tuple[str, ...]:
