@@ -15,9 +15,10 @@ from typing import Any
 
 import orjson
 import yaml
-from patience import PATIENCE
 
 Body = dict[str, Any]
+
+ANSWER_SECONDS = 120.0  # the longest wait for one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ class Access:
             data=None if body is None else orjson.dumps(body),
         )
         try:
-            with urllib.request.urlopen(request, context=self.ssl, timeout=PATIENCE) as answer:  # noqa: S310 - the same
+            with urllib.request.urlopen(
+                request, context=self.ssl, timeout=ANSWER_SECONDS
+            ) as answer:  # noqa: S310 - the same
                 given: bytes = answer.read()
         except urllib.error.HTTPError as exc:
             with exc:
