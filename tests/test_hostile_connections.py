@@ -207,6 +207,16 @@ async def test_a_broken_body_after_an_offer_of_another_protocol_is_refused():
         assert (await closed(reader)).startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_crooked_framing_after_an_offer_of_another_protocol_is_refused(caplog):
+    offer = HEAD.replace(b"GET", b"POST") + b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    async with serving(ConnectionLimits()) as url, socket_to(url) as (reader, writer):
+        writer.write(offer + b"Transfer-Encoding: gzip\r\n\r\nhello")
+
+        assert (await closed(reader)).startswith(b"HTTP/1.1 400 ")
+
+    assert caplog.records == []
+
+
 async def test_more_requests_at_once_than_may_wait_are_cut_off():
     async with serving(ConnectionLimits(waiting=5)) as url, socket_to(url) as (reader, writer):
         writer.write((HEAD + b"\r\n") * 5000)

@@ -114,15 +114,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._moved = False
         while part:
             try:
-                self.parser.feed_data(part)
-                part = b""
-            except httptools.HttpParserUpgrade as offer:
-                part = part[offer.args[0] :]
-                self._ignore_upgrade()
+                part = self._feed(part)
             except httptools.HttpParserError:
                 too_many = self._fields > self.limits.fields
                 self.send_400_response(TOO_LARGE if too_many else "Invalid HTTP request received.")
                 part = b""
+
+    def _feed(self, part: bytes) -> bytes:
+        """Give what an offered upgrade left over."""
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade as offer:
+            self._ignore_upgrade()
+            return part[offer.args[0] :]
+        return b""
 
     def _ignore_upgrade(self) -> None:
         """Go on with a parser that is told of the request how its body is framed, nothing else."""
