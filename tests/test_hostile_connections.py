@@ -302,6 +302,19 @@ async def test_a_connection_is_kept_for_longer_than_a_head_is_waited_for():
         assert await closed(reader) == b""
 
 
+@pytest.mark.parametrize("late", [b"hello", b"hello\r\n"])
+async def test_a_connection_is_kept_although_its_body_came_after_the_answer(late: bytes):
+    limits = ConnectionLimits(patience=0.3, idle=1.0)
+    async with serving(limits) as url, socket_to(url) as (reader, writer):
+        for _ in range(2):
+            writer.write(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+            assert (await read_answer(reader))[0] == 200
+            writer.write(late)
+            await asyncio.sleep(0.6)  # longer than a head is waited for
+
+        assert await closed(reader) == b""  # but not for ever
+
+
 async def test_a_head_that_began_behind_a_request_is_not_waited_for_longer_than_others():
     limits = ConnectionLimits(patience=0.3, idle=10 * PATIENCE)
     async with serving(limits) as url, socket_to(url) as (reader, writer):
@@ -358,6 +371,27 @@ async def test_beyond_the_limit_the_connection_that_is_silent_for_longest_goes()
         assert await closed(silent[0][0]) == b""
         silent[2][1].write(HEAD + b"\r\n")
         assert (await read_answer(silent[2][0]))[0] == 200
+
+
+async def test_connections_that_come_at_once_do_not_pass_the_limit():
+    async with serving(ConnectionLimits(connections=5)) as url, AsyncExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        # before the server takes the first one
+        crowd = [stack.enter_context(socket.create_connection(address)) for _ in range(50)]
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            assert (await client.get(url)).status_code == 200
+
+        assert sum(map(_is_open, crowd)) <= 5
+
+
+def _is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
 
 
 async def test_beyond_the_requests_in_progress_all_but_probes_are_refused_at_once():

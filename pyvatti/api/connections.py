@@ -71,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
-        self._in_head = False
+        self._in_head = self._in_body = False
         self._resuming = False  # a parser is being told how long a body is
         self._moved = False  # something was completed by the last slice
         self._loose = 0  # bytes of a head or of trailers that are not complete
@@ -88,7 +88,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.silent[self] = None
         self._begin_waiting()
         if len(self.connections) > self.limits.connections:
-            next(iter(self.silent)).transport.abort()
+            oldest = next(iter(self.silent))
+            del self.silent[oldest]  # it is lost a turn of the loop later: others go for the next
+            oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
@@ -108,6 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
             part = data[begin : begin + SLICE]
             self._parse(part)
             self._count(len(part))
+        if self in self.silent and self.cycle is not None and not (self._in_head or self._in_body):  # type: ignore[redundant-expr]
+            self._be_idle()
 
     def _parse(self, part: bytes) -> None:
         """Feed the parser. It ends at an offered upgrade: another one then reads the body."""
@@ -198,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Let a request take its time: the routes have limits of their own."""
         if self._resuming:
             return
-        self._moved, self._in_head = True, False
+        self._moved, self._in_head, self._in_body = True, False, True
         self._head += len(self.url)
         self._stop_waiting()
         super().on_headers_complete()
@@ -211,7 +215,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a body; where an upgrade was offered, it has not begun."""
         if not self.parser.should_upgrade():
-            self._moved = True
+            self._moved, self._in_body = True, False
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -248,9 +252,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _stop_waiting(self) -> None:
         self.silent.pop(self, None)
+        self._forget_deadline()
+
+    def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _be_idle(self) -> None:
+        """Wait on: what came was the rest of a request that was answered before, or no request."""
+        self._forget_deadline()
+        if not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
 
 def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -> uvicorn.Config:
