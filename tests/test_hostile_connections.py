@@ -15,7 +15,7 @@ import uvicorn
 from api_calls import BEARER, GATED, PATIENCE, problem_of, read_answer, socket_to
 from stage import JOB, launch_body, stage
 
-from pyvatti.api.connections import ConnectionLimits, listen, make_config
+from pyvatti.api.connections import BoundedProtocol, ConnectionLimits, listen, make_config
 from pyvatti.api.middleware import Crowd
 from pyvatti.errors import ConfigurationError
 
@@ -392,6 +392,59 @@ def _is_open(connection: socket.socket) -> bool:
         return True
     except ConnectionError:
         return False
+
+
+@pytest.fixture(name="accepted")
+def note_accepted(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
+    """Note the server's end of each connection."""
+    transports: list[asyncio.Transport] = []
+    connection_made = BoundedProtocol.connection_made
+
+    def note(protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        transports.append(transport)
+        connection_made(protocol, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", note)
+    return transports
+
+
+async def test_last_answers_that_nobody_reads_keep_nobody_out(accepted):
+    async with serving(ConnectionLimits(connections=3), page) as url, AsyncExitStack() as stack:
+        for _ in range(3):
+            await _leave_unread(url, stack, accepted)
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            assert (await client.get(url)).status_code == 200
+
+
+async def test_a_last_answer_that_nobody_reads_is_not_kept_for_ever(accepted):
+    async with serving(SHORT, page) as url, AsyncExitStack() as stack:
+        await _leave_unread(url, stack, accepted)
+
+        async with asyncio.timeout(PATIENCE):
+            while accepted[0].get_write_buffer_size():
+                await asyncio.sleep(0.02)
+
+
+async def page(_scope: Any, _receive: Any, send: Any) -> None:
+    """Answer with 4 KiB: a few of them may wait for their reader."""
+    headers = [(b"content-length", b"4096")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"." * 4096})
+
+
+async def _leave_unread(url: str, stack: AsyncExitStack, accepted: list[asyncio.Transport]) -> None:
+    """Ask until the kernel takes no more, and then for the last time."""
+    caller = stack.enter_context(socket.socket())
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    before = len(accepted)
+    caller.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    async with asyncio.timeout(PATIENCE):
+        while len(accepted) == before or not accepted[-1].get_write_buffer_size():
+            caller.sendall(HEAD + b"\r\n")
+            await asyncio.sleep(0.005)
+        caller.sendall(HEAD + b"Connection: close\r\n\r\n")
+        while not accepted[-1].is_closing():
+            await asyncio.sleep(0.005)
 
 
 async def test_beyond_the_requests_in_progress_all_but_probes_are_refused_at_once():

@@ -221,7 +221,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._linger()
+        elif self.cycle.response_complete:
             self.cycle.body.clear()
             self._taken = 0
             self.silent[self] = None
@@ -238,9 +240,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Be content with a caller that reads again."""
-        self._unstick()
+        if not self.transport.is_closing():
+            self._unstick()
         self._untaken = 0
         super().resume_writing()
+
+    def _linger(self) -> None:
+        """Wait for the reader of the last answer, but neither for ever nor in the place of others.
+
+        A transport that is closed stays until it has sent what it holds.
+        """
+        if self.transport.get_write_buffer_size():
+            self.silent[self] = None
+            self._unstick()
+            self._stuck = self.loop.call_later(self.limits.reading, self.transport.abort)
 
     def _unstick(self) -> None:
         if self._stuck is not None:
@@ -248,7 +261,16 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stuck = None
 
     def _begin_waiting(self) -> None:
-        self._deadline = self.loop.call_later(self.limits.patience, self.transport.close)
+        self._deadline = self.loop.call_later(self.limits.patience, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._linger()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for too long."""
+        super().timeout_keep_alive_handler()
+        self._linger()
 
     def _stop_waiting(self) -> None:
         self.silent.pop(self, None)
