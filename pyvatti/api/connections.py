@@ -301,6 +301,7 @@ def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # or whoever comes from loopback claims any address
         headers=HEADERS,
         timeout_keep_alive=limits.idle,  # type: ignore[arg-type]  # seconds for the loop's clock
         timeout_graceful_shutdown=STOP_SECONDS,
