@@ -31,11 +31,21 @@ def proxy_for(url: str) -> str | None:
     if not host or not proxy or _is_excepted(host, port, proxies.get("no", "")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not proxy.startswith(("http://", "https://")):
+    if not _is_usable(proxy):
         raise ConfigurationError(
             f"{parts.scheme.upper()}_PROXY: must be the address of an HTTP proxy"
         )
     return proxy
+
+
+def _is_usable(proxy: str) -> bool:
+    """Whether this is an address; the doors' own errors would repeat parts of its password."""
+    try:
+        parts = urlsplit(proxy)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return is_whole and parts.scheme in PORTS and proxy.isprintable() and " " not in proxy
 
 
 def _is_excepted(host: str, port: int, exceptions: str) -> bool:

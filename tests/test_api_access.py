@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from neighbour_settings import settings_for
 from stage import JOB, launch_body, stage
 
-from pyvatti.api.access import Gate
+from pyvatti.api.access import FREE_FAILURES, Gate
 from pyvatti.api.problems import Unauthorized
 from pyvatti.telemetry import metrics
 
@@ -144,6 +144,16 @@ async def test_how_long_a_comparison_takes_does_not_tell_where_a_token_is_wrong(
             seconds[name].append(time.perf_counter() - began)
 
     assert 0.1 < median(seconds["at once"]) / median(seconds["in the end"]) < 10
+
+
+async def test_no_header_of_a_caller_gives_it_another_address():
+    async with stage("slow", **GATED) as on:
+        found = []
+        for number in range(FREE_FAILURES + 2):
+            claim = {"X-Forwarded-For": f"192.0.2.{number}", "Authorization": "Bearer wrong"}
+            found.append((await on.client.get("/jobs", headers=claim)).status_code)
+
+    assert found[-1] == 429
 
 
 async def test_a_body_of_1_mib_is_read_and_one_byte_more_is_413(on):

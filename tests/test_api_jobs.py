@@ -194,6 +194,21 @@ async def test_the_log_of_a_job_without_pod_is_404():
         assert "no pod" in problem_of(await on.client.get(f"/jobs/{OTHER}/log"), 404)
 
 
+async def test_a_caller_has_a_share_of_those_that_only_read_what_there_is_too():
+    query = {"container": "transfer", "follow": "false"}
+    async with stage(TRANSFERRING) as on:
+        await on.launch()
+        await log_of(on, "transfer")
+        pod = on.world.kube.store.list(PODS, "intervene-dev")[0]
+        line = "x " * 8_000_000  # more than the sockets hold
+        on.world.kube.logs.append(pod["metadata"]["uid"], "transfer", line)
+        async with httpx.AsyncClient(base_url=on.url, timeout=PATIENCE) as reader:
+            for number in range(6):
+                request = reader.build_request("GET", f"/jobs/{JOB}/log", params=query)
+                answer = await reader.send(request, stream=True)  # and is not read
+                assert answer.status_code == (200 if number < 5 else 429)
+
+
 async def test_a_caller_has_a_share_of_the_readers_and_those_that_leave_free_their_places():
     query = {"container": "transfer"}
     names = [f"token-of-caller-{number}" for number in range(5)]

@@ -15,7 +15,7 @@ import uvicorn
 from api_calls import BEARER, GATED, PATIENCE, problem_of, read_answer, socket_to
 from stage import JOB, launch_body, stage
 
-from pyvatti.api.connections import ConnectionLimits, listen, make_config
+from pyvatti.api.connections import BoundedProtocol, ConnectionLimits, listen, make_config
 from pyvatti.api.middleware import Crowd
 from pyvatti.errors import ConfigurationError
 
@@ -207,6 +207,16 @@ async def test_a_broken_body_after_an_offer_of_another_protocol_is_refused():
         assert (await closed(reader)).startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_crooked_framing_after_an_offer_of_another_protocol_is_refused(caplog):
+    offer = HEAD.replace(b"GET", b"POST") + b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    async with serving(ConnectionLimits()) as url, socket_to(url) as (reader, writer):
+        writer.write(offer + b"Transfer-Encoding: gzip\r\n\r\nhello")
+
+        assert (await closed(reader)).startswith(b"HTTP/1.1 400 ")
+
+    assert caplog.records == []
+
+
 async def test_more_requests_at_once_than_may_wait_are_cut_off():
     async with serving(ConnectionLimits(waiting=5)) as url, socket_to(url) as (reader, writer):
         writer.write((HEAD + b"\r\n") * 5000)
@@ -292,6 +302,19 @@ async def test_a_connection_is_kept_for_longer_than_a_head_is_waited_for():
         assert await closed(reader) == b""
 
 
+@pytest.mark.parametrize("late", [b"hello", b"hello\r\n"])
+async def test_a_connection_is_kept_although_its_body_came_after_the_answer(late: bytes):
+    limits = ConnectionLimits(patience=0.3, idle=1.0)
+    async with serving(limits) as url, socket_to(url) as (reader, writer):
+        for _ in range(2):
+            writer.write(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+            assert (await read_answer(reader))[0] == 200
+            writer.write(late)
+            await asyncio.sleep(0.6)  # longer than a head is waited for
+
+        assert await closed(reader) == b""  # but not for ever
+
+
 async def test_a_head_that_began_behind_a_request_is_not_waited_for_longer_than_others():
     limits = ConnectionLimits(patience=0.3, idle=10 * PATIENCE)
     async with serving(limits) as url, socket_to(url) as (reader, writer):
@@ -348,6 +371,80 @@ async def test_beyond_the_limit_the_connection_that_is_silent_for_longest_goes()
         assert await closed(silent[0][0]) == b""
         silent[2][1].write(HEAD + b"\r\n")
         assert (await read_answer(silent[2][0]))[0] == 200
+
+
+async def test_connections_that_come_at_once_do_not_pass_the_limit():
+    async with serving(ConnectionLimits(connections=5)) as url, AsyncExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        # before the server takes the first one
+        crowd = [stack.enter_context(socket.create_connection(address)) for _ in range(50)]
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            assert (await client.get(url)).status_code == 200
+
+        assert sum(map(_is_open, crowd)) <= 5
+
+
+def _is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+@pytest.fixture(name="accepted")
+def note_accepted(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
+    """Note the server's end of each connection."""
+    transports: list[asyncio.Transport] = []
+    connection_made = BoundedProtocol.connection_made
+
+    def note(protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        transports.append(transport)
+        connection_made(protocol, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", note)
+    return transports
+
+
+async def test_last_answers_that_nobody_reads_keep_nobody_out(accepted):
+    async with serving(ConnectionLimits(connections=3), page) as url, AsyncExitStack() as stack:
+        for _ in range(3):
+            await _leave_unread(url, stack, accepted)
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            assert (await client.get(url)).status_code == 200
+
+
+async def test_a_last_answer_that_nobody_reads_is_not_kept_for_ever(accepted):
+    async with serving(SHORT, page) as url, AsyncExitStack() as stack:
+        await _leave_unread(url, stack, accepted)
+
+        async with asyncio.timeout(PATIENCE):
+            while accepted[0].get_write_buffer_size():
+                await asyncio.sleep(0.02)
+
+
+async def page(_scope: Any, _receive: Any, send: Any) -> None:
+    """Answer with 4 KiB: a few of them may wait for their reader."""
+    headers = [(b"content-length", b"4096")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"." * 4096})
+
+
+async def _leave_unread(url: str, stack: AsyncExitStack, accepted: list[asyncio.Transport]) -> None:
+    """Ask until the kernel takes no more, and then for the last time."""
+    caller = stack.enter_context(socket.socket())
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    before = len(accepted)
+    caller.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    async with asyncio.timeout(PATIENCE):
+        while len(accepted) == before or not accepted[-1].get_write_buffer_size():
+            caller.sendall(HEAD + b"\r\n")
+            await asyncio.sleep(0.005)
+        caller.sendall(HEAD + b"Connection: close\r\n\r\n")
+        while not accepted[-1].is_closing():
+            await asyncio.sleep(0.005)
 
 
 async def test_beyond_the_requests_in_progress_all_but_probes_are_refused_at_once():

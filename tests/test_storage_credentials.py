@@ -1,7 +1,10 @@
 """Tokens for Cloud Storage: fetched once for all callers, whose wait has one bound."""
 
 import asyncio
+import contextlib
 import json
+import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from patience import PATIENCE
 from storage_builders import WORK, create_work, forge, open_door, refusal, until
 
 from pyvatti.errors import Denied, Unavailable
@@ -25,12 +29,20 @@ class TokenEndpoint(Loopback):
     """Gives tokens as Google's does; `count` says how many it was asked for."""
 
     count = 0
+    is_endless = False
 
     def routes(self):
         return (web.post("/token", self._give),)
 
-    async def _give(self, _request: web.Request) -> web.Response:
+    async def _give(self, request: web.Request) -> web.StreamResponse:
         self.count += 1
+        if self.is_endless:
+            answer = web.StreamResponse()
+            await answer.prepare(request)
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await answer.write(b" ")
+                    await asyncio.sleep(0.05)
         token = {"access_token": f"t{self.count}", "expires_in": 3600, "token_type": "Bearer"}
         return web.json_response(token)
 
@@ -44,7 +56,11 @@ def private_key() -> str:
 
 @asynccontextmanager
 async def signed_in(
-    private_key: str, folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    private_key: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    call: float = 30.0,
 ) -> AsyncIterator[tuple[Storage, StorageStandIn, TokenEndpoint]]:
     """Give a door that signs in with a key file, at most `seconds` at a time."""
     async with StorageStandIn() as service, TokenEndpoint() as endpoint:
@@ -58,7 +74,7 @@ async def signed_in(
         file.write_text(json.dumps(key))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
         monkeypatch.setenv("API_ENDPOINT_OVERRIDE", service.url)
-        patience = Patience(token=seconds, pauses=(), settle=0)
+        patience = Patience(token=seconds, call=call, pauses=(), settle=0)
         async with open_door("", patience=patience) as door:
             yield door, service, endpoint
 
@@ -94,6 +110,43 @@ async def test_endpoint_that_hangs_is_unavailable_for_all_callers_at_once(
             "no credentials in time: the token endpoint does not answer"
         }
         assert (rule.hits, endpoint.count, len(service.requests)) == (1, 0, 0)
+
+
+async def test_endpoint_whose_answer_never_ends_is_asked_again(private_key, tmp_path, monkeypatch):
+    async with signed_in(private_key, tmp_path, monkeypatch, 0.2, 0.2) as (door, _, endpoint):
+        endpoint.is_endless = True
+        with pytest.raises(Unavailable, match="no credentials in time"):
+            await door.list_buckets("x")
+        endpoint.is_endless = False
+
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    assert await door.list_buckets("x") == []
+                    break
+                await asyncio.sleep(0.05)
+
+
+async def test_closing_does_not_wait_for_an_endpoint_whose_answer_never_ends(
+    private_key, tmp_path, monkeypatch
+):
+    async with signed_in(private_key, tmp_path, monkeypatch, 0.2) as (door, _, endpoint):
+        endpoint.is_endless = True
+        with pytest.raises(Unavailable, match="no credentials in time"):
+            await door.list_buckets("x")
+        await door.close()
+
+        # the interpreter waits for these threads before it ends
+        await until(lambda: not _fetching())
+
+
+def _fetching() -> bool:
+    frames = sys._current_frames()
+    return any(
+        frame.f_code.co_name == "_fetch"
+        for thread in frames
+        for frame, _ in traceback.walk_stack(frames[thread])
+    )
 
 
 async def test_endpoint_that_is_back_is_used_at_once(private_key, tmp_path, monkeypatch):

@@ -93,6 +93,25 @@ def test_a_proxy_without_scheme_is_one_of_http_and_others_are_refused(
 Ask = Callable[[str, Path, str], Awaitable[object]]
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:pass/word@proxy.invalid:3128",
+        "http://us er:password@proxy.invalid:3128",
+        "http://proxy.invalid:port",
+        "http://[::1",
+        "http://:3128",
+    ],
+)
+def test_a_proxy_that_is_no_address_is_named_without_its_password(proxy, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+
+    with pytest.raises(ConfigurationError) as caught:
+        Seqera(settings_for(tower_api_url="https://api.invalid"))
+
+    assert str(caught.value) == "HTTPS_PROXY: must be the address of an HTTP proxy"
+
+
 async def ask_kubernetes(url: str, home: Path, authorities: str) -> object:
     credentials = Credentials(kubeconfig(url, home))
     client = await KubeClient.open(credentials, NAMESPACE, authorities=authorities)

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -79,24 +80,31 @@ def _network(address: str) -> str:
 
 
 class Followers:
-    """Counts who follows logs, so that one caller leaves room for others."""
+    """Counts who reads logs, so that one caller leaves room for others.
+
+    What there is of a log may be read beside those that are followed, but not without bound: who
+    takes nothing of an answer holds its place as long.
+    """
 
     def __init__(self) -> None:
-        self._running: dict[str, int] = {}
+        self._running: Counter[tuple[str, bool]] = Counter()
 
     @contextmanager
-    def place(self, caller: str) -> Iterator[None]:
+    def place(self, caller: str, *, follow: bool) -> Iterator[None]:
         """Hold a place. Raises HTTPException 429 where a caller has all of its own."""
-        if self._running.get(caller, 0) >= LOGS_OF_A_CALLER:
-            text = f"a caller may follow {LOGS_OF_A_CALLER} logs at a time"
+        kind = caller, follow
+        if self._running[kind] >= LOGS_OF_A_CALLER:
+            text = (
+                f"a caller may {'follow' if follow else 'read'} {LOGS_OF_A_CALLER} logs at a time"
+            )
             raise HTTPException(429, text, {"Retry-After": "10"})
-        self._running[caller] = self._running.get(caller, 0) + 1
+        self._running[kind] += 1
         try:
             yield
         finally:
-            self._running[caller] -= 1
-            if not self._running[caller]:
-                del self._running[caller]
+            self._running[kind] -= 1
+            if not self._running[kind]:
+                del self._running[kind]
 
 
 def caller_of(request: Request) -> str:

@@ -71,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
-        self._in_head = False
+        self._in_head = self._in_body = False
         self._resuming = False  # a parser is being told how long a body is
         self._moved = False  # something was completed by the last slice
         self._loose = 0  # bytes of a head or of trailers that are not complete
@@ -88,7 +88,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.silent[self] = None
         self._begin_waiting()
         if len(self.connections) > self.limits.connections:
-            next(iter(self.silent)).transport.abort()
+            oldest = next(iter(self.silent))
+            del self.silent[oldest]  # it is lost a turn of the loop later: others go for the next
+            oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
@@ -108,21 +110,28 @@ class BoundedProtocol(HttpToolsProtocol):
             part = data[begin : begin + SLICE]
             self._parse(part)
             self._count(len(part))
+        if self in self.silent and self.cycle is not None and not (self._in_head or self._in_body):  # type: ignore[redundant-expr]
+            self._be_idle()
 
     def _parse(self, part: bytes) -> None:
         """Feed the parser. It ends at an offered upgrade: another one then reads the body."""
         self._moved = False
         while part:
             try:
-                self.parser.feed_data(part)
-                part = b""
-            except httptools.HttpParserUpgrade as offer:
-                part = part[offer.args[0] :]
-                self._ignore_upgrade()
+                part = self._feed(part)
             except httptools.HttpParserError:
                 too_many = self._fields > self.limits.fields
                 self.send_400_response(TOO_LARGE if too_many else "Invalid HTTP request received.")
                 part = b""
+
+    def _feed(self, part: bytes) -> bytes:
+        """Give what an offered upgrade left over."""
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade as offer:
+            self._ignore_upgrade()
+            return part[offer.args[0] :]
+        return b""
 
     def _ignore_upgrade(self) -> None:
         """Go on with a parser that is told of the request how its body is framed, nothing else."""
@@ -193,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Let a request take its time: the routes have limits of their own."""
         if self._resuming:
             return
-        self._moved, self._in_head = True, False
+        self._moved, self._in_head, self._in_body = True, False, True
         self._head += len(self.url)
         self._stop_waiting()
         super().on_headers_complete()
@@ -206,13 +215,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a body; where an upgrade was offered, it has not begun."""
         if not self.parser.should_upgrade():
-            self._moved = True
+            self._moved, self._in_body = True, False
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._linger()
+        elif self.cycle.response_complete:
             self.cycle.body.clear()
             self._taken = 0
             self.silent[self] = None
@@ -229,9 +240,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Be content with a caller that reads again."""
-        self._unstick()
+        if not self.transport.is_closing():
+            self._unstick()
         self._untaken = 0
         super().resume_writing()
+
+    def _linger(self) -> None:
+        """Wait for the reader of the last answer, but neither for ever nor in the place of others.
+
+        A transport that is closed stays until it has sent what it holds.
+        """
+        if self.transport.get_write_buffer_size():
+            self.silent[self] = None
+            self._unstick()
+            self._stuck = self.loop.call_later(self.limits.reading, self.transport.abort)
 
     def _unstick(self) -> None:
         if self._stuck is not None:
@@ -239,13 +261,33 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stuck = None
 
     def _begin_waiting(self) -> None:
-        self._deadline = self.loop.call_later(self.limits.patience, self.transport.close)
+        self._deadline = self.loop.call_later(self.limits.patience, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._linger()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for too long."""
+        super().timeout_keep_alive_handler()
+        self._linger()
 
     def _stop_waiting(self) -> None:
         self.silent.pop(self, None)
+        self._forget_deadline()
+
+    def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _be_idle(self) -> None:
+        """Wait on: what came was the rest of a request that was answered before, or no request."""
+        self._forget_deadline()
+        if not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
 
 def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -> uvicorn.Config:
@@ -259,6 +301,7 @@ def make_config(app: Any, limits: ConnectionLimits | None = None, **more: Any) -
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # or whoever comes from loopback claims any address
         headers=HEADERS,
         timeout_keep_alive=limits.idle,  # type: ignore[arg-type]  # seconds for the loop's clock
         timeout_graceful_shutdown=STOP_SECONDS,

@@ -276,8 +276,7 @@ async def read_log(
             raise JobNotFound(f"container {container} has no log now") from error
     cleaner = foreign.stream(cache.personal.of(job.uid))
     log = _clean_log(kube.pod_log(pod, container, follow=follow), cleaner)
-    is_short = contextlib.nullcontext()
-    return LogResponse(log, service.followers.place(caller_of(request)) if follow else is_short)
+    return LogResponse(log, service.followers.place(caller_of(request), follow=follow))
 
 
 async def _clean_log(

@@ -71,11 +71,15 @@ class Line:
         self._socket: socket.socket | None = None
         self._is_cut = False
 
+    def require(self) -> None:
+        """Raise OSError after the cut."""
+        if self._is_cut:
+            raise OSError("the call is given up")
+
     def hold(self, found: socket.socket) -> None:
         """Take the socket of the next request. Raises OSError after the cut."""
         with self._lock:
-            if self._is_cut:
-                raise OSError("the call is given up")
+            self.require()
             self._let_go()
             self._socket = socket.fromfd(found.fileno(), found.family, found.type)
 
@@ -147,11 +151,8 @@ _POOLS = {"http": _PlainPool, "https": _TlsPool}
 _SCHEMES = ("http://", "https://")
 
 
-class _Adapter(Adapter):
-    """Asks the fence right before each request: a thread may have waited long for its turn.
-
-    Passes on only what has the form of Cloud Storage's answers: no redirect is followed.
-    """
+class _HeldAdapter(Adapter):
+    """Lets the call of this thread hold its connection, so that it can be cut."""
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more)
@@ -161,6 +162,18 @@ class _Adapter(Adapter):
         manager = super().proxy_manager_for(proxy, **more)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def send(self, request: Any, *args: Any, **more: Any) -> Any:
+        if (line := line_of_call.get()) is not None:
+            line.require()  # no further try of a call that is given up
+        return super().send(request, *args, **more)
+
+
+class _Adapter(_HeldAdapter):
+    """Asks the fence right before each request: a thread may have waited long for its turn.
+
+    Passes on only what has the form of Cloud Storage's answers: no redirect is followed.
+    """
 
     def send(self, request: Any, *args: Any, **more: Any) -> Any:
         fence.require()
@@ -181,7 +194,7 @@ class _TokenRequest:
         self._request = Request()
         self.session = self._request.session  # where the library mounts certificates
         for scheme in _SCHEMES:
-            self.session.mount(scheme, Adapter(authorities))
+            self.session.mount(scheme, _HeldAdapter(authorities))
 
     def __call__(self, *args: Any, timeout: float = TOKEN_TRY_SECONDS, **more: Any) -> Any:
         return self._request(*args, timeout=timeout, **more)
@@ -200,6 +213,7 @@ class Connection:
         self._is_doubted = False  # the token was refused
         self._fetcher = ThreadPoolExecutor(1, "credentials")
         self._fetching: Future[None] | None = None
+        self._line = Line()  # of the fetching
         self._due = 0.0  # when whoever waits for the fetching gives up, by the loop's clock
         if self._emulator and not self._emulator.startswith(("http://", "https://")):
             raise ConfigurationError("STORAGE_EMULATOR_HOST: must begin with http:// or https://")
@@ -212,20 +226,23 @@ class Connection:
     async def ready(self) -> None:
         """Have a client with a valid token. One thread fetches it, for all who wait.
 
-        They give up together, `patience.token` seconds after the first began; the thread ends by
-        itself, and until then nobody waits again. Raises Unavailable then, and what google.auth
-        raises.
+        They give up together, `patience.token` seconds after the first began; the thread goes on,
+        for `patience.call` at most, and until it ends nobody waits again. Raises Unavailable then,
+        and what google.auth raises.
         """
         if self._is_ready():
             return
         now = asyncio.get_running_loop().time()
         if self._fetching is None or self._fetching.done():
-            self._fetching = self._fetcher.submit(self._fetch)
+            self._line = Line()
+            self._fetching = self._fetcher.submit(self._fetch, self._line)
             self._due = now + self.patience.token
         fetching = asyncio.wrap_future(self._fetching)
         fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait({fetching}, timeout=max(self._due - now, 0.0))
         if not fetching.done():
+            if now > self._due + self.patience.call:
+                self._line.cut()  # an answer that trickles would keep the thread for ever
             raise Unavailable("no credentials in time: the token endpoint does not answer")
         fetching.result()
 
@@ -236,6 +253,7 @@ class Connection:
     def close(self) -> None:
         """Close the idle connections."""
         self._fetcher.shutdown(wait=False, cancel_futures=True)
+        self._line.cut()  # the interpreter waits for the thread before it ends
         if self._client is not None:
             self._client.close()
 
@@ -248,13 +266,17 @@ class Connection:
     def _credentials(self) -> Any:
         return self._client._credentials  # noqa: SLF001 - with the scopes that the client added
 
-    def _fetch(self) -> None:
+    def _fetch(self, line: Line) -> None:
         """Build the client, and renew its token if need be; blocks."""
-        if self._client is None:
-            self._client = self._connect()
-        if not self._is_ready():
-            self._credentials.refresh(_TokenRequest(self._authorities))
-            self._is_doubted = False
+        line_of_call.set(line)  # in the thread of its own
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            if not self._is_ready():
+                self._credentials.refresh(_TokenRequest(self._authorities))
+                self._is_doubted = False
+        finally:
+            line.release()
 
     def _connect(self) -> Any:
         client = storage.Client(project=self._project, **self._options())
@@ -265,7 +287,7 @@ class Connection:
             )
             # The session of a token that runs out between `ready` and the call
             client._http._auth_request.session.mount(  # noqa: SLF001
-                scheme, Adapter(self._authorities)
+                scheme, _HeldAdapter(self._authorities)
             )
         # A token that is refused is renewed for all at once (see ready), not in each thread.
         client._http._max_refresh_attempts = 0  # noqa: SLF001
