@@ -18,7 +18,7 @@ import yaml
 
 Body = dict[str, Any]
 
-ANSWER_SECONDS = 120.0  # the longest wait for one answer
+LONGEST = 120.0  # seconds of waiting for one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,7 @@ class Access:
             data=None if body is None else orjson.dumps(body),
         )
         try:
-            with urllib.request.urlopen(
-                request, context=self.ssl, timeout=ANSWER_SECONDS
-            ) as answer:  # noqa: S310 - the same
+            with urllib.request.urlopen(request, context=self.ssl, timeout=LONGEST) as answer:  # noqa: S310 - the same
                 given: bytes = answer.read()
         except urllib.error.HTTPError as exc:
             with exc:
