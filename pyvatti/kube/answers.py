@@ -146,6 +146,8 @@ def error_for(
     detail = _status(body)
     reason = _reason(detail or {})
     text = f"{target}: {status} {reason}".rstrip()
+    if detail and status == 404 and _is_absence(detail, reason):
+        return NotFound(text)
     if private is None:
         words = trim(str(detail.get("message") or "")) if detail else _beginning(body)
         text = f"{text}: {words}" if words else text
@@ -164,11 +166,16 @@ def error_for(
     # A 4xx without a Status is a proxy's, not the API server's word about the object.
     if detail is None or not 400 <= status < 500 or status == 429:
         return Unavailable(text, retry_after=wait)
-    if status != 404:
-        return Rejected(text)
-    # Only a 404 that names what is missing is about an object; others are about the path.
-    is_definite = reason == "NotFound" and _part(detail, "details").get("name")
-    return NotFound(text) if is_definite else Unavailable(text, retry_after=wait)
+    return Unavailable(text, retry_after=wait) if status == 404 else Rejected(text)
+
+
+def _is_absence(detail: Mapping[str, Any], reason: str) -> bool:
+    """Tell whether a 404 is about an object: it names what is missing; others are about the path.
+
+    Its words say no more than that, so they are not even cleaned: most reads of an accept end so.
+    """
+    names = reason == "NotFound" and bool(_part(detail, "details").get("name"))
+    return names and _DENIAL.search(str(detail.get("message") or "")) is None
 
 
 def _beginning(body: bytes) -> str:
