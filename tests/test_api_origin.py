@@ -7,7 +7,7 @@ import pytest
 from api_calls import problem_of
 from neighbour_settings import settings_for
 
-from pyvatti.api.access import FAILURE_SECONDS, FREE_FAILURES, Brake
+from pyvatti.api.access import FAILURE_SECONDS, FREE_FAILURES, MOST_ADDRESSES, Brake
 from pyvatti.api.origin import Addressee, own_hosts
 
 OPEN = settings_for(api_auth="none", namespace="dev", instance="own", allowed_hosts="a.b,C")
@@ -165,12 +165,12 @@ def test_a_machine_with_many_ipv6_addresses_is_one_caller():
     assert guess(brake, "2001:db8:0:1::1", 1) == 1
 
 
-def test_the_tables_of_addresses_have_an_end(monkeypatch):
-    monkeypatch.setattr("pyvatti.api.access.MOST_ADDRESSES", 10)
+def test_the_tables_of_addresses_have_an_end():
     brake = Brake(Clock())
 
-    for number in range(100):
-        guess(brake, f"10.0.0.{number}", 1)
-        brake.admits(f"10.0.0.{number}", 0)
+    for number in range(MOST_ADDRESSES + 90):
+        address = f"10.0.{number // 256}.{number % 256}"
+        guess(brake, address, 1)
+        brake.admits(address, 0)
 
-    assert len(brake._failures) == len(brake._right) == 10
+    assert len(brake._failures) == len(brake._right) == MOST_ADDRESSES

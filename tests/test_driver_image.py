@@ -24,7 +24,11 @@ LAUNCHER = """#!/bin/sh
 if [ "$1" = pull ]; then eval "${PULL:-}"; else ls "$NXF_PLUGINS_DIR"; fi
 """
 SHELLS = [
-    pytest.param(words, id=words[0], marks=pytest.mark.skipif(not which(words[0]), reason="absent"))
+    pytest.param(
+        words,
+        id=words[0],
+        marks=pytest.mark.skipif(not which(words[0]), reason=f"{words[0]} is not installed here"),
+    )
     for words in (("dash",), ("busybox", "sh"), ("bash", "--posix"))
 ]
 WAITS = 'trap \'echo stopped >>"$SEEN"; exit 143\' TERM; sleep 600 & echo pulling >>"$SEEN"; wait'

@@ -1,6 +1,7 @@
 """What the client makes of refusals and faults of the API server."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from pyvatti.errors import (
     Unavailable,
 )
 from pyvatti.kube import CONFIGMAPS, JOBS, SECRETS, Limits
+from pyvatti.kube.answers import error_for
 
 HANG = hang()
 
@@ -364,6 +366,15 @@ async def test_what_is_no_denial_of_a_policy_keeps_its_error(
             await client.create(SECRETS, {})
 
     assert type(caught.value) is error
+
+
+def test_a_denial_whose_author_says_not_found_is_no_absence():
+    said = {"kind": "Status", "reason": "NotFound", "message": WEBHOOK, "details": {"name": "a"}}
+
+    error = error_for(404, {}, json.dumps(said).encode(), target="POST jobs")
+
+    assert isinstance(error, PolicyDenied)
+    assert error.words == WEBHOOK
 
 
 @pytest.mark.parametrize("how", ["hunter2-long", "aHVudGVyMi1sb25n", "second line of it"])

@@ -46,7 +46,7 @@ async def test_calls_that_pile_up_are_refused_and_recover_by_themselves():
 
 
 async def never(_writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()
 
 
 async def one_header_after_the_other(writer: asyncio.StreamWriter) -> None:
